@@ -1,0 +1,138 @@
+"""The distribution framework: every torch distribution extended, and what torch lacks.
+
+See `ppl.distributions.distribution` for the contract on shapes.
+"""
+
+from torch.distributions import ExponentialFamily, biject_to, kl_divergence, register_kl, transform_to
+
+from ppl.distributions import constraints, transforms
+from ppl.distributions.continuous import (
+    Beta,
+    Cauchy,
+    Chi2,
+    ContinuousBernoulli,
+    Exponential,
+    FisherSnedecor,
+    Gamma,
+    GeneralizedPareto,
+    Gumbel,
+    HalfCauchy,
+    HalfNormal,
+    InverseGamma,
+    Kumaraswamy,
+    Laplace,
+    LogNormal,
+    Pareto,
+    RelaxedBernoulli,
+    StudentT,
+    Uniform,
+    VonMises,
+    Weibull,
+)
+from ppl.distributions.delta import (
+    Delta,
+    Unit,
+)
+from ppl.distributions.discrete import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    Geometric,
+    Multinomial,
+    NegativeBinomial,
+    OneHotCategorical,
+    OneHotCategoricalStraightThrough,
+    Poisson,
+)
+from ppl.distributions.distribution import (
+    Distribution,
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+    ScoreParts,
+    lift,
+)
+from ppl.distributions.empirical import (
+    Empirical,
+)
+from ppl.distributions.multivariate import (
+    Dirichlet,
+    LKJCholesky,
+    LogisticNormal,
+    LowRankMultivariateNormal,
+    MixtureSameFamily,
+    MultivariateNormal,
+    RelaxedOneHotCategorical,
+    TransformedDistribution,
+    Wishart,
+)
+from ppl.distributions.normal import (
+    Normal,
+)
+from ppl.distributions.validation import (
+    enable_validation,
+    is_validation_enabled,
+    validation_enabled,
+)
+
+__all__ = [
+    "Bernoulli",
+    "Beta",
+    "Binomial",
+    "Categorical",
+    "Cauchy",
+    "Chi2",
+    "ContinuousBernoulli",
+    "Delta",
+    "Dirichlet",
+    "Distribution",
+    "Empirical",
+    "ExpandedDistribution",
+    "Exponential",
+    "ExponentialFamily",
+    "FisherSnedecor",
+    "Gamma",
+    "GeneralizedPareto",
+    "Geometric",
+    "Gumbel",
+    "HalfCauchy",
+    "HalfNormal",
+    "Independent",
+    "InverseGamma",
+    "Kumaraswamy",
+    "LKJCholesky",
+    "Laplace",
+    "LogNormal",
+    "LogisticNormal",
+    "LowRankMultivariateNormal",
+    "MaskedDistribution",
+    "MixtureSameFamily",
+    "Multinomial",
+    "MultivariateNormal",
+    "NegativeBinomial",
+    "Normal",
+    "OneHotCategorical",
+    "OneHotCategoricalStraightThrough",
+    "Pareto",
+    "Poisson",
+    "RelaxedBernoulli",
+    "RelaxedOneHotCategorical",
+    "ScoreParts",
+    "StudentT",
+    "TransformedDistribution",
+    "Uniform",
+    "Unit",
+    "VonMises",
+    "Weibull",
+    "Wishart",
+    "biject_to",
+    "constraints",
+    "enable_validation",
+    "is_validation_enabled",
+    "kl_divergence",
+    "lift",
+    "register_kl",
+    "transform_to",
+    "transforms",
+    "validation_enabled",
+]

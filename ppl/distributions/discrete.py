@@ -1,0 +1,65 @@
+"""Discrete distributions of torch, extended."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributions as td
+from torch import Size, Tensor
+
+from ppl.distributions.distribution import Distribution, ShapeLike
+
+
+class Bernoulli(td.Bernoulli, Distribution):
+    """A coin: 1 with probability `probs` (or `sigmoid(logits)`), else 0."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        log_prob: Tensor = super().log_prob(value.to(self._param.dtype))  # type: ignore[no-untyped-call]
+        return log_prob
+
+
+class Geometric(td.Geometric, Distribution):
+    """The number of failures before the first success of probability `probs`."""
+
+
+class Poisson(td.Poisson, Distribution):
+    """Counts at the given `rate` > 0."""
+
+
+class NegativeBinomial(td.NegativeBinomial, Distribution):
+    """The number of successes of probability `probs` before `total_count` failures."""
+
+
+class Binomial(td.Binomial, Distribution):
+    """The number of successes in `total_count` trials of probability `probs`."""
+
+
+class _Choice(Distribution):
+    """What distributions over the last dim of `probs` or `logits` share: the shapes."""
+
+    @classmethod
+    def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:
+        shape = Size(arg_shapes["probs"] if "probs" in arg_shapes else arg_shapes["logits"])
+        return shape[:-1], Size() if issubclass(cls, td.Categorical) else shape[-1:]
+
+
+class Categorical(td.Categorical, _Choice):
+    """One of K categories, 0 to K - 1, with the probabilities in the last dim of `probs` (or `logits`)."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        index = value.long().unsqueeze(-1)
+        batch = torch.broadcast_shapes(index.shape[:-1], self.logits.shape[:-1])
+        return self.logits.expand((*batch, -1)).gather(-1, index.expand((*batch, 1))).squeeze(-1)
+
+
+class OneHotCategorical(td.OneHotCategorical, _Choice):
+    """One of K categories as a vector of zeros with a single one."""
+
+
+class OneHotCategoricalStraightThrough(td.OneHotCategoricalStraightThrough, _Choice):
+    """A one-hot draw whose gradient is passed straight through to the probabilities."""
+
+
+class Multinomial(td.Multinomial, _Choice):
+    """Counts of K categories in `total_count` draws."""

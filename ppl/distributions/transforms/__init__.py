@@ -1,0 +1,3 @@
+"""Invertible maps with known Jacobians."""
+
+from torch.distributions.transforms import *  # noqa: F403

@@ -1,0 +1,195 @@
+"""When values are checked, and what a failed check says."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.utils import lazy_property
+
+_default = __debug__
+_scoped: ContextVar[bool | None] = ContextVar("ppl_validation", default=None)
+_trusted: ContextVar[bool] = ContextVar("ppl_trusted", default=False)
+
+# The language sets this to "is a program running?", so that a distribution built inside a program with bad
+# arguments can wait for its `sample` statement and be reported with the site's name.
+is_program_running: list[Callable[[], bool]] = []
+
+
+def is_validation_enabled() -> bool:
+    """Whether arguments and values are checked here and now (on by default, off under `python -O`)."""
+    scoped = _scoped.get()
+    return _default if scoped is None else scoped
+
+
+def enable_validation(is_validate: bool = True) -> None:
+    """Switch checking on or off for the whole process; torch's own switch is left alone."""
+    global _default
+    _default = is_validate
+
+
+@contextlib.contextmanager
+def validation_enabled(is_validate: bool = True) -> Iterator[None]:
+    """Switch checking on or off for a block of code, in this thread or task only."""
+    token = _scoped.set(is_validate)
+    try:
+        yield
+    finally:
+        _scoped.reset(token)
+
+
+@contextlib.contextmanager
+def trusted() -> Iterator[None]:
+    """Skip the check of values passed to `log_prob`: the statement that made them has checked them."""
+    token = _trusted.set(True)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+class InvalidArgument(ValueError):
+    """A distribution was given an argument outside its constraint."""
+
+
+class Invalid:
+    """Stands in for a distribution whose arguments are wrong, until a statement can say at which site.
+
+    Any other use of it raises the original error.
+    """
+
+    def __init__(self, error: ValueError) -> None:
+        self.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("to_event", "expand", "expand_by", "mask"):
+            return lambda *args, **kwargs: self
+        raise self.error
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise self.error
+
+
+def describe_entries(bad: Tensor, value: Tensor, limit: int = 3) -> str:
+    """Which entries are bad, for an error message: their indices, their values and their number.
+
+    Shapes: bad (*batch), value (*batch, *event).
+    """
+    if bad.dim() == 0:
+        return f"got {_short(value)}"
+    indices = bad.nonzero()
+    shown = [tuple(index.tolist()) for index in indices[:limit]]
+    found = ", ".join(f"{_short(value[index])} at index {index}" for index in shown)
+    more = f" and {len(indices) - limit} more" if len(indices) > limit else ""
+    return f"got {found}{more} ({len(indices)} of {bad.numel()} entries)"
+
+
+def _short(value: Tensor) -> str:
+    if value.numel() == 1:
+        return f"{value.item():.6g}" if value.is_floating_point() else str(value.item())
+    text = ", ".join(f"{v:.4g}" for v in value.flatten()[:6].tolist())
+    return f"[{text}{', …' if value.numel() > 6 else ''}]"
+
+
+def check_arguments(d: torch.distributions.Distribution) -> None:
+    """Check a distribution's arguments against its `arg_constraints`.
+
+    Raises: InvalidArgument naming the distribution, the argument, the constraint and the entries.
+    """
+    try:
+        arg_constraints = d.arg_constraints
+    except NotImplementedError:  # a foreign distribution that declares none
+        return
+    for name, constraint in arg_constraints.items():
+        if constraints.is_dependent(constraint):
+            continue
+        if name not in d.__dict__ and isinstance(getattr(type(d), name, None), lazy_property):
+            continue
+        value = getattr(d, name)
+        if not isinstance(value, Tensor):
+            continue
+        ok = constraint.check(value)
+        if not ok.all():
+            what = constraint_name(constraint)
+            bad = ~ok
+            nan = value.isnan().any() if value.is_floating_point() else False
+            hint = " (NaN: a parameter or an input has diverged)" if nan else ""
+            raise InvalidArgument(
+                f"{type(d).__name__}: argument '{name}' must satisfy {what}, but {describe_entries(bad, value)}{hint}."
+            )
+
+
+def constraint_name(constraint: object) -> str:
+    """A constraint as a person would write it, such as `positive` or `Interval(0.0, 1.0)`."""
+    known = {
+        constraints.real: "real",
+        constraints.positive: "positive (> 0)",
+        constraints.nonnegative: "nonnegative (>= 0)",
+        constraints.unit_interval: "unit_interval (0 to 1)",
+        constraints.boolean: "boolean (0 or 1)",
+        constraints.nonnegative_integer: "nonnegative_integer",
+        constraints.simplex: "simplex (nonnegative, last dim sums to 1)",
+    }
+    try:
+        return known.get(constraint, str(constraint))  # type: ignore[call-overload, no-any-return]
+    except TypeError:  # an unhashable constraint
+        return str(constraint)
+
+
+def check_value(d: torch.distributions.Distribution, value: object) -> None:
+    """Check a value's type, shape and support against a distribution.
+
+    Raises: ValueError naming the distribution, what was expected and what came.
+    """
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"{type(d).__name__}: a value must be a torch.Tensor, but got {type(value).__name__}; "
+            "write torch.as_tensor(value)."
+        )
+    check_shape(d, value)
+    entries = bad_entries(d, value)
+    if entries is not None:
+        raise ValueError(
+            f"{type(d).__name__}: the value must lie in the support {constraint_name(d.support)}, "
+            f"but {describe_entries(entries, value)}."
+        )
+
+
+def check_shape(d: torch.distributions.Distribution, value: Tensor) -> None:
+    """Check that a value's shape is sample + batch + event shape up to broadcasting; ValueError otherwise."""
+    event = len(d.event_shape)
+    got = value.shape
+    if got[len(got) - event :] != d.event_shape:
+        raise ValueError(
+            f"{type(d).__name__}: the value's last {event} dims must be the event shape {tuple(d.event_shape)}, "
+            f"but the value's shape is {tuple(got)}."
+        )
+    batch = got[: len(got) - event]
+    for own, came in zip(reversed(d.batch_shape), reversed(batch), strict=False):
+        if own != came and own != 1 and came != 1:
+            raise ValueError(
+                f"{type(d).__name__}: the value's shape {tuple(got)} does not broadcast with batch shape "
+                f"{tuple(d.batch_shape)} and event shape {tuple(d.event_shape)}."
+            )
+
+
+def bad_entries(d: torch.distributions.Distribution, value: Tensor) -> Tensor | None:
+    """A boolean tensor, true where the value lies outside the support; None when it lies inside everywhere."""
+    try:
+        support = d.support
+    except NotImplementedError:
+        return None
+    if support is None:
+        return None
+    ok: Tensor = support.check(value)
+    return None if bool(ok.all()) else ~ok
+
+
+def is_trusted() -> bool:
+    """Whether `log_prob` may skip its check of the value."""
+    return _trusted.get()

@@ -1,0 +1,64 @@
+"""Declare how far back a sequence of statements looks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ppl.site import Site, Step
+from ppl.stack import Handler, perform
+
+_count = itertools.count()
+
+
+class markov(Handler):
+    """Mark the steps of a loop, or the calls of a recursive function, each depending on `history` earlier ones only.
+
+        for t in markov(range(100)): ...
+
+    Enumeration may then use a dim again `history` steps later. As a context manager, each entry is a step; as a
+    decorator, each call within a call is.
+
+    Raises: ValueError for a negative history.
+    """
+
+    def __init__(self, fn: Callable[..., Any] | Iterable[Any] | None = None, history: int = 1) -> None:
+        self._items: Iterable[Any] | None = None
+        if fn is not None and not callable(fn):
+            if not isinstance(fn, Iterable):
+                raise TypeError(f"markov wraps a function or an iterable, but got {type(fn).__name__}: {fn!r}.")
+            self._items, fn = fn, None
+        super().__init__(fn)
+        if not isinstance(history, int) or history < 0:
+            raise ValueError(f"markov: history must be a non-negative int, got {history!r}.")
+        self.history = history
+        self._loop, self._step, self._depth = next(_count), 0, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._items is None:
+            raise TypeError("markov: nothing to iterate over; write `for t in markov(range(T)):`.")
+        self._loop = next(_count)
+        for step, item in enumerate(self._items):
+            self._step = step
+            super().__enter__()
+            try:
+                yield item
+            finally:
+                super().__exit__(None, None, None)
+
+    def __enter__(self) -> Any:
+        self._step += 1
+        self._depth += 1
+        return super().__enter__()
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        super().__exit__(kind, error, traceback)
+        self._depth -= 1
+        if self.fn is not None:  # a recursion goes back up; a sequence of blocks goes on
+            self._step -= 1
+
+    def handle(self, site: Site) -> Site:
+        if any(step.loop == self._loop for step in site.steps):  # nested calls: the innermost has marked it
+            return perform(site)
+        return perform(site.replace(steps=(Step(self._loop, self._step, self.history), *site.steps)))

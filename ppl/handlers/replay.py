@@ -1,0 +1,63 @@
+"""Run a program with the values of another run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ppl.site import Site
+from ppl.stack import Handler, perform
+from ppl.trace import Trace
+
+
+class replay(Handler):
+    """Give latent sites the values that they have in a trace, and plates its subsamples.
+
+    Sites that the trace lacks are drawn as ever; observed sites keep their data.
+
+    Args: params, values for param sites by name.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any] | None = None,
+        trace: Trace | Mapping[str, Site] | None = None,
+        params: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__(fn)
+        if trace is None and params is None:
+            raise ValueError("handlers.replay: give a trace, params or both.")
+        self.nodes = trace.nodes if isinstance(trace, Trace) else dict(trace or {})
+        self.params = dict(params or {})
+
+    def handle(self, site: Site) -> Site:
+        if site.kind == "param" and site.name in self.params:
+            return perform(site.replace(value=self.params[site.name]))
+        recorded = self.nodes.get(site.name)
+        if recorded is None or site.observed or site.kind not in ("sample", "plate"):
+            return perform(site)
+        if recorded.kind != site.kind:
+            raise ValueError(f"site '{site.name}' is a {site.kind} here, but a {recorded.kind} in the replayed trace.")
+        site = site.replace(value=recorded.value, enum_dims=recorded.enum_dims)
+        try:
+            site = perform(site)
+            _check_shape(site)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} The value was replayed from a trace; both programs must give site '{site.name}' one shape."
+            ) from error
+        return site
+
+
+def _check_shape(site: Site) -> None:
+    """The replayed value must not be smaller than the site: a draw shared between repetitions is another model."""
+    value, d = site.tensor, site.fn
+    batch = value.shape[: value.dim() - len(d.event_shape)]
+    for frame in site.plates:
+        if frame.dim is not None and frame.subsample_size != 1 and (-frame.dim > len(batch) or batch[frame.dim] == 1):
+            raise ValueError(
+                f"{site}: the value of shape {tuple(value.shape)} does not vary over plate '{frame.name}' of size "
+                f"{frame.subsample_size} at dim {frame.dim}."
+            )

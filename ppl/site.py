@@ -1,0 +1,218 @@
+"""A site: the immutable message that a statement sends through the handlers, and what comes back from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
+
+import torch
+from torch import Size, Tensor
+
+from ppl.distributions.distribution import Distribution
+from ppl.distributions.validation import describe_entries
+
+Kind = Literal["sample", "param", "deterministic", "plate", "subsample"]
+Enumerate = Literal["parallel", "sequential"]
+Init = Tensor | float | Callable[[], Tensor] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One plate around a site. A sequential plate has no dim; its frames carry the index instead."""
+
+    name: str
+    size: int  # of the whole plate
+    subsample_size: int  # of the part seen in this run; equal to size without subsampling
+    dim: int | None  # the negative batch dim that the plate owns
+    index: int | None = None  # the iteration, in a sequential plate
+    indices: Tensor | None = field(default=None, compare=False, repr=False)  # the subsample; None when it is all
+
+    @property
+    def scale(self) -> float:
+        """How many elements of the plate each one seen stands for."""
+        return self.size / self.subsample_size if self.subsample_size else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a `markov` loop around a site."""
+
+    loop: int  # which loop, counted in the order of their creation
+    step: int  # how many steps have passed
+    history: int  # how many earlier steps this one may depend on
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The control variate of a score-function site: what is expected of its learning signal."""
+
+    decaying_average: bool = True  # subtract a running mean of the signals of earlier steps
+    beta: float = 0.9  # how much of the old mean stays, in [0, 1)
+    value: Tensor | None = None  # a baseline given by the user, subtracted as well
+
+
+@dataclass(frozen=True, slots=True)
+class Infer:
+    """What a user may ask of inference at one site: `sample(…, infer={"enumerate": "parallel"})`."""
+
+    enumerate: Enumerate | None = None  # sum over the site's support instead of drawing
+    expand: bool = False  # enumerate with a full batch shape, where False keeps the values small
+    baseline: Baseline = Baseline()
+    is_auxiliary: bool = False  # a guide's site that the model does not have
+
+    @classmethod
+    def of(cls, options: Infer | Mapping[str, Any] | None, site: str = "") -> Infer:
+        """Typed options from a dict; raises ValueError for a key that is none."""
+        if options is None:
+            return NO_OPTIONS
+        if isinstance(options, Infer):
+            return options
+        return NO_OPTIONS.updated(options, site)
+
+    def updated(self, options: Mapping[str, Any], site: str = "") -> Infer:
+        """These options with some changed by name."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        baseline: dict[str, Any] = {f.name: getattr(self.baseline, f.name) for f in fields(self.baseline)}
+        aliases = {
+            "use_decaying_avg_baseline": "decaying_average",
+            "baseline_beta": "beta",
+            "baseline_value": "value",
+        }
+        for key, value in options.items():
+            if key in aliases:
+                baseline[aliases[key]] = value
+            elif key == "baseline" and isinstance(value, Mapping):
+                baseline.update({aliases.get(str(k), str(k)): v for k, v in value.items()})
+            elif key in values:
+                values[key] = value
+            else:
+                raise ValueError(
+                    f"site '{site}': unknown inference option '{key}'; known are {', '.join([*values, *aliases])}."
+                )
+        if values["enumerate"] not in (None, "parallel", "sequential"):
+            raise ValueError(
+                f"site '{site}': infer['enumerate'] must be 'parallel', 'sequential' or None, "
+                f"got {values['enumerate']!r}."
+            )
+        if not isinstance(options.get("baseline"), Baseline):
+            values["baseline"] = Baseline(**baseline)
+        return Infer(**values)
+
+
+NO_OPTIONS = Infer()
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One statement of a program on its way through the handlers.
+
+    A handler never changes a site; it passes on another one made by `replace`.
+    """
+
+    name: str
+    kind: Kind
+    distribution: Distribution | None = None  # of a sample site
+    value: Tensor | None = None  # None until someone decides it; the default draws it
+    observed: bool = False  # whether the value is data
+    plates: tuple[Frame, ...] = ()  # outermost first
+    scale: Tensor | float = 1.0  # multiplies the log density
+    mask: Tensor | bool | None = None  # where the log density counts; None is everywhere
+    infer: Infer = NO_OPTIONS
+    enum_dims: tuple[tuple[int, str], ...] = ()  # the enumeration dims in use here: (negative dim, enumerated site)
+    steps: tuple[Step, ...] = ()  # the markov steps around the site, outermost first
+    intervened: bool = False  # set by `do`: later sites see another value than this one's
+    init: Init = None  # of a param site: its first value, or how to make it
+    leaf: Tensor | None = None  # of a param site: the unconstrained tensor to use, owned by a module
+    constraint: Any = None  # of a param site; None takes what the store has, or real
+    event_dim: int | None = None  # of a param, deterministic or subsample site
+
+    def replace(self, **changes: Any) -> Self:
+        """This site with some fields changed."""
+        new = object.__new__(type(self))
+        for name, get, put in _FIELDS:
+            put(new, changes[name] if name in changes else get(self))
+        return new
+
+    @property
+    def fn(self) -> Distribution:
+        """The distribution of a sample site; ValueError for any other."""
+        if self.distribution is None:
+            raise ValueError(f"site '{self.name}' is a {self.kind} and has no distribution.")
+        return self.distribution
+
+    @property
+    def tensor(self) -> Tensor:
+        """The value, known to be there; ValueError while nobody has decided it."""
+        if self.value is None:
+            raise ValueError(f"site '{self.name}' has no value yet.")
+        return self.value
+
+    def __str__(self) -> str:
+        plates = ", ".join(f"{f.name}[{f.subsample_size}]" for f in self.plates)
+        return f"site '{self.name}'" + (f" (in plates {plates})" if plates else "")
+
+
+# (name, getter, setter) of each slot: `replace` is the hottest line of the language
+_FIELDS: list[tuple[str, Callable[[Any], Any], Callable[[Any, Any], None]]] = [
+    (f.name, getattr(Site, f.name).__get__, getattr(Site, f.name).__set__) for f in fields(Site)
+]
+
+
+def plate_shape(frames: Iterable[Frame]) -> Size:
+    """The batch shape that vectorised plates ask for, 1 where no plate stands."""
+    owned = [(f.dim, f.subsample_size) for f in frames if f.dim is not None]
+    shape = [1] * -min((dim for dim, _ in owned), default=0)
+    for dim, size in owned:
+        shape[dim] = size
+    return Size(shape)
+
+
+def expand_to_plates(site: Site, d: Distribution) -> Distribution:
+    """The distribution with its batch shape expanded to the plates around the site.
+
+    Raises: ValueError naming the site, the plate and both sizes where they differ.
+    """
+    shape, batch = plate_shape(site.plates), d.batch_shape
+    if batch == shape:
+        return d
+    for frame in site.plates:
+        if frame.dim is not None and -frame.dim <= len(batch) and batch[frame.dim] not in (1, frame.subsample_size):
+            raise ValueError(
+                f"{site}: plate '{frame.name}' has size {frame.subsample_size} at dim {frame.dim}, but the "
+                f"distribution's batch shape {tuple(batch)} has size {batch[frame.dim]} there. Make the sizes agree, "
+                f"index the data with the plate's indices, or declare the dim with .to_event(1)."
+            )
+    target = torch.broadcast_shapes(batch, shape)
+    if target == batch:
+        return d
+    try:
+        return d.expand(target)  # type: ignore[no-any-return]
+    except NotImplementedError:  # a user's subclass of a torch distribution with its own __init__
+        return Distribution.expand(d, target)  # type: ignore[no-any-return]
+
+
+def locate(bad: Tensor, site: Site) -> str:
+    """Where in its plates a batch of flags is first true: "plate 'data' index 3", for an error message."""
+    if bad.dim() == 0 or not site.plates:
+        return ""
+    index = bad.nonzero()[0].tolist()
+    found = []
+    for frame in site.plates:
+        if frame.index is not None:
+            found.append(f"plate '{frame.name}' index {frame.index}")
+        elif frame.dim is not None and -frame.dim <= bad.dim():
+            position = index[frame.dim]
+            if frame.indices is not None:
+                position = int(frame.indices[position])
+            found.append(f"plate '{frame.name}' index {position}")
+    return ", ".join(found)
+
+
+def describe_nan(site: Site, value: Tensor, what: str) -> str | None:
+    """One sentence about the NaN entries of a tensor that belongs to a site; None where there are none."""
+    bad = value.isnan()
+    if not bool(bad.any()):
+        return None
+    where = locate(bad, site)
+    return f"site '{site.name}': {what} is NaN{f' at {where}' if where else ''} ({describe_entries(bad, value)})"

@@ -1,0 +1,179 @@
+"""The handler stack: how a site passes through the handlers, and what happens when nobody minds it.
+
+`perform(site)` gives the site to the innermost handler, with only the outer ones active while it runs. A handler passes
+the site on by calling `perform` itself; what comes back has its value. The stack is a linked list in a context
+variable, so that every thread and every asyncio task has its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Self
+
+from torch import Tensor
+
+from ppl.distributions import validation
+from ppl.params import get_param_store
+from ppl.site import Site, expand_to_plates
+
+
+class _Node(NamedTuple):
+    handler: Handler
+    outer: _Node | None
+
+
+_stack: ContextVar[_Node | None] = ContextVar("ppl_stack", default=None)
+validation.is_program_running.append(lambda: _stack.get() is not None)
+
+
+def perform(site: Site) -> Site:
+    """Pass a site to the innermost handler and return it with its value."""
+    node = _stack.get()
+    if node is None:
+        return settle(site)
+    token = _stack.set(node.outer)
+    try:
+        handler: Handler = node.handler
+        return handler.handle(site)
+    finally:
+        _stack.reset(token)
+
+
+def settle(site: Site) -> Site:
+    """What a site means when no handler decides otherwise: draw, read the store, or keep the given value."""
+    if site.kind == "sample" or site.kind == "plate":
+        d = expand_to_plates(site, site.fn) if site.plates and site.kind == "sample" else site.fn
+        if site.value is None:
+            return site.replace(distribution=d, value=d())
+        if validation.is_validation_enabled() and not any(name == site.name for _, name in site.enum_dims):
+            check_value(site, d, site.value)
+        return site.replace(distribution=d)
+    if site.kind == "param" and site.value is None:
+        store = get_param_store()
+        return site.replace(value=store.setdefault(site.name, site.init, site.constraint, site.leaf))
+    return site
+
+
+def check_value(site: Site, d: Any, value: Tensor) -> None:
+    """Check a value that was given rather than drawn.
+
+    Raises: ValueError naming the site, what was expected and what came.
+    """
+    try:
+        validation.check_shape(d, value)
+        bad = validation.bad_entries(d, value)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{site}: {'obs' if site.observed else 'value'} does not fit. {error}") from error
+    if bad is None:
+        return
+    if isinstance(site.mask, Tensor):
+        bad = bad & site.mask
+    elif site.mask is False:
+        return
+    if bool(bad.any()):
+        what = "obs" if site.observed else "value"
+        raise ValueError(
+            f"{site}: the {what} must lie in the support {validation.constraint_name(d.support)} of {type(d).__name__}, "
+            f"but {validation.describe_entries(bad, value.expand(bad.shape + d.event_shape))}."
+        )
+
+
+class Handler:
+    """Gives statements their meaning while it is active.
+
+    A subclass implements `handle`. Every handler is a context manager (`with handler:`), a wrapper (`handler(fn)` or
+    `Handler(fn, …)`, then called like `fn`) and a decorator (`@Handler(…)`).
+    """
+
+    def __init__(self, fn: Callable[..., Any] | None = None) -> None:
+        self.fn: Callable[..., Any] | None = None
+        if fn is not None:
+            self._wrap(fn)
+
+    def handle(self, site: Site) -> Site:
+        """Meet a site: change it, `perform` it outwards (or not, to hide it), and return it with its value."""
+        return perform(site)
+
+    def fresh(self) -> Self:
+        """The handler to use for one call of the wrapped function; one with state returns a copy without it."""
+        return self
+
+    def __enter__(self) -> Any:
+        _stack.set(_Node(self, _stack.get()))
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        # Looks for its own place, so that whatever an inner block left behind goes too.
+        node = _stack.get()
+        while node is not None and node.handler is not self:
+            node = node.outer
+        if node is not None:
+            _stack.set(node.outer)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.fn is None:
+            (fn,) = args or (None,)
+            bound = copy.copy(self)
+            bound._wrap(fn)
+            return bound
+        with self.fresh():
+            return self.fn(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def _wrap(self, fn: Any) -> None:
+        if not callable(fn):
+            raise TypeError(
+                f"handlers.{type(self).__name__} wraps a callable, but got {type(fn).__name__}: {fn!r}. Pass the function "
+                f"itself, as in {type(self).__name__}(model), not the result of calling it."
+            )
+        self.fn = fn
+        self.__name__ = getattr(fn, "__name__", type(fn).__name__)
+        self.__doc__ = getattr(fn, "__doc__", None)
+        self.__wrapped__ = fn
+
+
+class inherit(Handler):
+    """Hands a site's plates, scale, mask and markov steps on to the statements that a handler makes in its place."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__()
+        self.site = site
+
+    def handle(self, site: Site) -> Site:
+        parent = self.site
+        mask = combine_masks(parent.mask, site.mask)
+        return perform(
+            site.replace(
+                plates=parent.plates + site.plates,
+                scale=parent.scale * site.scale,
+                mask=mask,
+                steps=parent.steps + site.steps,
+            )
+        )
+
+
+def combine_masks(a: Tensor | bool | None, b: Tensor | bool | None) -> Tensor | bool | None:
+    """Both masks at once; None is no mask."""
+    if a is None or a is True:
+        return a if b is None else b
+    if b is None or b is True:
+        return a
+    return a & b
+
+
+def active() -> Iterator[Handler]:
+    """The active handlers, innermost first."""
+    node = _stack.get()
+    while node is not None:
+        yield node.handler
+        node = node.outer
+
+
+def is_running() -> bool:
+    """Whether any handler is active here."""
+    return _stack.get() is not None

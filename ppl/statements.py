@@ -1,0 +1,197 @@
+"""The statements of the language: what a program says, and the handlers hear.
+
+Each makes a site, sends it through the handlers and returns its value. `plate` and `markov` are statements too; being
+handlers at the same time, they live in `ppl.handlers`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from ppl.distributions.delta import Unit
+from ppl.distributions.distribution import Distribution, lift
+from ppl.distributions.validation import Invalid, is_validation_enabled
+from ppl.site import Infer, Init, Site
+from ppl.stack import perform
+
+
+def sample(
+    name: str,
+    fn: torch.distributions.Distribution,
+    *,
+    obs: Tensor | None = None,
+    obs_mask: Tensor | bool | None = None,
+    infer: Infer | Mapping[str, Any] | None = None,
+) -> Tensor:
+    """A random value: drawn, observed, or decided by a handler.
+
+    Shapes: the value is (*batch, *event) of `fn`, with the batch expanded to the plates around.
+    Args:
+        name: unique in the program.
+        fn: any torch distribution, extended or not.
+        obs: data of the same shape, making this an observation.
+        obs_mask: boolean, broadcasting with the batch shape; where it is false the value is latent and is inferred as
+            the site `name_unobserved`, the rest is the site `name_observed`.
+        infer: options for inference at this site, see `ppl.site.Infer`.
+    Raises: ValueError naming the site, for anything that does not fit.
+    """
+    d = _distribution(name, fn)
+    options = Infer.of(infer, name)
+    if obs is not None and not isinstance(obs, Tensor):
+        raise ValueError(
+            f"site '{name}': obs must be a torch.Tensor, but got {type(obs).__name__}; write torch.as_tensor(obs)."
+        )
+    if obs_mask is not None:
+        return _sample_partly_observed(name, d, obs, obs_mask, options)
+    if obs is not None:
+        _check_dtype(name, d, obs)
+        return perform(Site(name, "sample", d, obs, True, infer=options)).tensor
+    return perform(Site(name, "sample", d, infer=options)).tensor
+
+
+def _distribution(name: str, fn: Any) -> Distribution:
+    if isinstance(fn, Distribution):
+        return fn
+    if isinstance(fn, torch.distributions.Distribution):
+        return lift(fn)
+    if isinstance(fn, Invalid):
+        raise ValueError(f"site '{name}': {fn.error}") from fn.error
+    raise ValueError(
+        f"site '{name}': expected a distribution, but got {type(fn).__name__}: {fn!r}. Write "
+        f"sample('{name}', dist.Normal(0.0, 1.0)), for example."
+    )
+
+
+def _check_dtype(name: str, d: Distribution, obs: Tensor) -> None:
+    try:
+        discrete = d.is_discrete
+    except NotImplementedError:  # a foreign distribution without a support
+        return
+    if obs.is_complex() or not (discrete or obs.is_floating_point()):
+        raise ValueError(
+            f"site '{name}': {type(d).__name__} is continuous, so obs must be floating point, but its dtype is "
+            f"{obs.dtype}; write obs.to(torch.get_default_dtype())."
+        )
+
+
+def _sample_partly_observed(
+    name: str, d: Distribution, obs: Tensor | None, obs_mask: Tensor | bool, infer: Infer
+) -> Tensor:
+    if obs is None:
+        raise ValueError(f"site '{name}': obs_mask needs obs; give the data, with anything where obs_mask is false.")
+    if isinstance(obs_mask, Tensor) and obs_mask.dtype != torch.bool:
+        raise ValueError(
+            f"site '{name}': obs_mask must be boolean, but its dtype is {obs_mask.dtype}; write obs_mask.bool()."
+        )
+    _check_dtype(name, d, obs)
+    mask = torch.as_tensor(obs_mask, device=obs.device)
+    try:
+        torch.broadcast_shapes(mask.shape, obs.shape[: obs.dim() - d.event_dim])
+    except RuntimeError:
+        raise ValueError(
+            f"site '{name}': obs_mask of shape {tuple(mask.shape)} does not broadcast with the batch shape of obs, "
+            f"{tuple(obs.shape[: obs.dim() - d.event_dim])}; it marks whole draws, not single entries of one."
+        ) from None
+    hidden = perform(Site(f"{name}_unobserved", "sample", d, mask=~mask, infer=infer))
+    latent = hidden.tensor
+    keep = mask.reshape(mask.shape + (1,) * d.event_dim)
+    # Whatever stands in obs where it is masked (often NaN) must not reach a density or a gradient.
+    seen = torch.where(keep, obs, latent.detach().to(obs.dtype))
+    perform(Site(f"{name}_observed", "sample", d, seen, True, mask=mask))
+    return deterministic(name, torch.where(keep, obs, latent.to(obs.dtype)), event_dim=d.event_dim)
+
+
+def param(name: str, init: Init = None, constraint: Any = None, event_dim: int | None = None) -> Tensor:
+    """A learnable parameter from the current store.
+
+    Args:
+        name: unique in the store.
+        init: its first value, a constrained tensor or a callable that returns one, called only when needed.
+        constraint: of `ppl.distributions.constraints`; without one, whatever the store has, or real.
+        event_dim: how many of its last dims a plate must not subsample; all by default.
+    Raises: ValueError without init for an unknown name; for an init outside the constraint.
+    """
+    return perform(Site(name, "param", init=init, constraint=constraint, event_dim=event_dim)).tensor
+
+
+def deterministic(name: str, value: Tensor, event_dim: int | None = None) -> Tensor:
+    """Record a computed value under a name, so that traces and predictions show it."""
+    return perform(Site(name, "deterministic", value=value, event_dim=event_dim)).tensor
+
+
+def factor(name: str, log_factor: Tensor | float, *, has_rsample: bool | None = None) -> None:
+    """Add a term to the log density.
+
+    Shapes: log_factor (*batch).
+    Args: has_rsample, in a guide, whether the term is differentiated pathwise (True) or by the score function.
+    """
+    if not isinstance(log_factor, Tensor):
+        log_factor = torch.tensor(float(log_factor))
+    d = Unit(log_factor, has_rsample=has_rsample, validate_args=False)
+    if is_validation_enabled() and bool(log_factor.isnan().any()):
+        raise ValueError(
+            f"site '{name}': log_factor is NaN; look for a division by zero or a log of a negative number."
+        )
+    perform(Site(name, "sample", d, d.sample(), True))
+
+
+def subsample(data: Tensor, event_dim: int) -> Tensor:
+    """The part of some data that the subsampled plates around select.
+
+    Shapes: data (*batch, *event) with each plate's full size, or already its subsample's, at the plate's dim.
+    """
+    return perform(Site("subsample", "subsample", value=data, event_dim=event_dim)).tensor
+
+
+class _Substituted(torch.nn.Module):
+    """A module called with other parameter values than its own."""
+
+    def __init__(self, original: torch.nn.Module, values: dict[str, Tensor]) -> None:
+        super().__init__()
+        self._original = [original]  # in a list, so that it is not registered as a child
+        self._values = values
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return torch.func.functional_call(self._original[0], self._values, args, kwargs)
+
+
+def module(name: str, nn_module: torch.nn.Module, update_module_params: bool = False) -> torch.nn.Module:
+    """Declare the parameters of a torch module as params `name.…`, and return the module to call.
+
+    The module itself is returned while its parameters are its own; where a handler gives other values (substitute,
+    lift), a stand-in that uses those.
+
+    Args: update_module_params, write such other values into the module and return it.
+    Raises: ValueError for an argument that is not a module.
+    """
+    if not isinstance(nn_module, torch.nn.Module):
+        raise ValueError(f"module '{name}': expected a torch.nn.Module, but got {type(nn_module).__name__}.")
+    changed: dict[str, Tensor] = {}
+    for local, parameter in nn_module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        value = perform(Site(f"{name}.{local}", "param", leaf=parameter, event_dim=parameter.dim())).tensor
+        if value is not parameter:
+            changed[local] = value
+    if not changed:
+        return nn_module
+    if update_module_params:
+        with torch.no_grad():
+            for local, parameter in nn_module.named_parameters():
+                if local in changed:
+                    parameter.copy_(changed[local])
+        return nn_module
+    return _Substituted(nn_module, changed)
+
+
+def set_rng_seed(rng_seed: int) -> None:
+    """Seed torch, numpy and Python's random, which makes every algorithm here repeat itself bit for bit."""
+    torch.manual_seed(rng_seed)
+    random.seed(rng_seed)
+    numpy.random.seed(rng_seed % 2**32)

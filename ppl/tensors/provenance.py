@@ -1,0 +1,71 @@
+"""Which named tensors did a tensor come from? Tracked operation by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+Names = frozenset[str]
+_NOTHING: Names = frozenset()
+_READS = {Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__}
+_WRITES = {Tensor.__setitem__}
+
+
+class Provenance(TorchFunctionMode):
+    """While active, every tensor made by torch remembers the names of the tensors it was computed from.
+
+    A value that leaves torch (`.item()`, `if x > 0:`) may steer the program, so its names are counted as sources of
+    everything named later: see `control`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.control: Names = _NOTHING
+        self._muted = 0
+
+    def name(self, value: Tensor, name: str) -> Tensor:
+        """A fresh view of a tensor that comes from `name` alone."""
+        with torch._C.DisableTorchFunction():
+            view = value.view_as(value)
+        self._names[view] = frozenset((name,))
+        return view
+
+    def of(self, thing: Any) -> Names:
+        """The names that a tensor, or all tensors in a nest of containers and objects, came from."""
+        found: Names = _NOTHING
+        for value in _tensors(thing):
+            found |= self._names.get(value, _NOTHING)
+        return found
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        sources = self.of((args, kwargs))
+        if sources:
+            if func in _READS:
+                self.control |= sources
+            targets = [args[0]] if func in _WRITES else list(_tensors(result))
+            for target in targets:
+                self._names[target] = self._names.get(target, _NOTHING) | sources
+        return result
+
+
+def _tensors(thing: Any, depth: int = 0) -> Iterator[Tensor]:
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, (list, tuple)):
+        for part in thing:
+            yield from _tensors(part, depth)
+    elif isinstance(thing, dict):
+        for part in thing.values():
+            yield from _tensors(part, depth)
+    elif isinstance(thing, (torch.distributions.Distribution, torch.distributions.transforms.Transform)) and depth < 8:
+        yield from _tensors(vars(thing), depth + 1)
