@@ -28,6 +28,7 @@ class ParamStore:
     def __init__(self) -> None:
         self._leaves: dict[str, Tensor] = {}
         self._constraints: dict[str, Any] = {}
+        self._owned: set[str] = set()  # names whose leaf belongs to a module
         self.version = 0  # grows when a leaf is added, replaced or removed
 
     # -- reading
@@ -95,6 +96,11 @@ class ParamStore:
     def __setitem__(self, name: str, value: Tensor) -> None:
         """Give a parameter a new constrained value; a name not yet known becomes an unconstrained parameter."""
         constraint = self._constraints.get(name, constraints.real)
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"param '{name}': a value must be a torch.Tensor, but got {type(value).__name__}; write "
+                "torch.as_tensor(value)."
+            )
         self._check_value(name, value, constraint)
         with torch.no_grad():
             leaf = transform_to(constraint).inv(value.detach()).clone()
@@ -106,12 +112,14 @@ class ParamStore:
     def __delitem__(self, name: str) -> None:
         self.unconstrained(name)
         del self._leaves[name], self._constraints[name]
+        self._owned.discard(name)
         self.version += 1
 
     def clear(self) -> None:
         """Forget every parameter."""
         self._leaves.clear()
         self._constraints.clear()
+        self._owned.clear()
         self.version += 1
 
     def _put(self, name: str, leaf: Tensor, constraint: Any) -> None:
@@ -123,19 +131,24 @@ class ParamStore:
         """The constrained value of a parameter, which is made first if it is not there.
 
         Args: init, a constrained tensor or a callable that returns one, called only when needed; leaf, an
-            unconstrained tensor to hold the parameter, such as a module's; its values give way to stored ones.
+            unconstrained tensor of a module's own to hold the parameter; its values give way to stored ones, unless
+            those are another module's.
         Raises: ValueError for an unknown parameter without init, for a constraint other than the stored one, for an
             init outside the constraint.
         """
-        if name in self._leaves:
+        another = leaf is not None and leaf is not self._leaves.get(name)
+        if name in self._leaves and not (another and name in self._owned):
             self._check_constraint(name, constraint)
-            if leaf is not None and leaf is not self._leaves[name]:
+            if another and leaf is not None:  # what is stored came from a file, or was made before the module
                 with torch.no_grad():
                     leaf.copy_(self._leaves[name])
                 self._put(name, leaf, self._constraints[name])
+                self._owned.add(name)
             return self[name]
         constraint = constraints.real if constraint is None else constraint
-        if leaf is None:
+        if leaf is not None:
+            self._owned.add(name)
+        else:
             if init is None:
                 known = ", ".join(self._leaves) or "none"
                 raise ValueError(
@@ -204,6 +217,7 @@ class ParamStore:
                     old.copy_(data)
                 self._constraints[name] = decode_constraint(state["constraints"][name])
             else:
+                self._owned.discard(name)
                 self._put(name, data.clone().requires_grad_(), decode_constraint(state["constraints"][name]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -238,6 +252,10 @@ def encode_constraint(constraint: Any) -> Any:
         return name
     if isinstance(constraint, constraints.independent):
         return ["independent", encode_constraint(constraint.base_constraint), constraint.reinterpreted_batch_ndims]
+    if isinstance(constraint, constraints.cat):
+        return ["cat", [encode_constraint(c) for c in constraint.cseq], constraint.dim, constraint.lengths]
+    if isinstance(constraint, constraints.stack):
+        return ["stack", [encode_constraint(c) for c in constraint.cseq], constraint.dim]
     cls = type(constraint)
     for public, thing in vars(constraints).items():
         if thing is cls:
@@ -251,9 +269,12 @@ def decode_constraint(code: Any) -> Any:
     """The constraint that `encode_constraint` wrote."""
     if isinstance(code, str):
         return getattr(constraints, code)
-    if code[0] == "independent":
-        return constraints.independent(decode_constraint(code[1]), code[2])
-    return getattr(constraints, code[0])(**code[1])
+    name, first, *rest = code
+    if name == "independent":
+        return constraints.independent(decode_constraint(first), *rest)
+    if name in ("cat", "stack"):
+        return getattr(constraints, name)([decode_constraint(c) for c in first], *rest)
+    return getattr(constraints, name)(**first)
 
 
 def _singletons() -> dict[int, str]:
@@ -261,18 +282,16 @@ def _singletons() -> dict[int, str]:
 
 
 def same_constraint(a: Any, b: Any) -> bool:
-    """Whether two constraint objects mean the same set."""
+    """Whether two constraints, or two arguments of constraints, mean the same set."""
     if a is b:
         return True
     if type(a) is not type(b):
         return False
-    mine, other = vars(a), vars(b)
-    return mine.keys() == other.keys() and all(
-        same_constraint(mine[k], other[k])
-        if isinstance(mine[k], constraints.Constraint)
-        else bool(torch.as_tensor(mine[k] == other[k]).all())
-        for k in mine
-    )
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same_constraint, a, b))
+    if isinstance(a, constraints.Constraint):
+        return vars(a).keys() == vars(b).keys() and all(same_constraint(v, vars(b)[k]) for k, v in vars(a).items())
+    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)
 
 
 _Scope = tuple[ParamStore, Any]  # a store and the scope around it: linked, so that each thread has its own

@@ -51,10 +51,22 @@ def settle(site: Site) -> Site:
         if validation.is_validation_enabled() and not any(name == site.name for _, name in site.enum_dims):
             check_value(site, d, site.value)
         return site.replace(distribution=d)
-    if site.kind == "param" and site.value is None:
-        store = get_param_store()
-        return site.replace(value=store.setdefault(site.name, site.init, site.constraint, site.leaf))
+    if site.kind == "param":
+        if site.value is None:
+            store = get_param_store()
+            return site.replace(value=store.setdefault(site.name, site.init, site.constraint, site.leaf))
+        if site.constraint is not None and validation.is_validation_enabled():
+            check_param(site, site.value)
     return site
+
+
+def check_param(site: Site, value: Tensor) -> None:
+    """Check a value that a handler gave to a param site; ValueError where it is outside the constraint."""
+    if not bool(site.constraint.check(value).all()):
+        raise ValueError(
+            f"param '{site.name}': the value given must satisfy {validation.constraint_name(site.constraint)}, but got "
+            f"{value}. Values for params are constrained ones; a leaf of a ParamStore is not."
+        )
 
 
 def check_value(site: Site, d: Any, value: Tensor) -> None:
@@ -63,6 +75,7 @@ def check_value(site: Site, d: Any, value: Tensor) -> None:
     Raises: ValueError naming the site, what was expected and what came.
     """
     try:
+        validation.check_dtype(d, value)
         validation.check_shape(d, value)
         bad = validation.bad_entries(d, value)
     except (ValueError, RuntimeError) as error:
@@ -115,9 +128,13 @@ class Handler:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.fn is None:
-            (fn,) = args or (None,)
+            if len(args) != 1 or kwargs:
+                raise TypeError(
+                    f"handlers.{type(self).__name__} wraps nothing yet: call it with the one function to wrap, or use it "
+                    f"as a context manager; got {len(args)} arguments and {len(kwargs)} keyword arguments."
+                )
             bound = copy.copy(self)
-            bound._wrap(fn)
+            bound._wrap(args[0])
             return bound
         with self.fresh():
             return self.fn(*args, **kwargs)

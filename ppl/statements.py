@@ -50,7 +50,6 @@ def sample(
     if obs_mask is not None:
         return _sample_partly_observed(name, d, obs, obs_mask, options)
     if obs is not None:
-        _check_dtype(name, d, obs)
         return perform(Site(name, "sample", d, obs, True, infer=options)).tensor
     return perform(Site(name, "sample", d, infer=options)).tensor
 
@@ -68,18 +67,6 @@ def _distribution(name: str, fn: Any) -> Distribution:
     )
 
 
-def _check_dtype(name: str, d: Distribution, obs: Tensor) -> None:
-    try:
-        discrete = d.is_discrete
-    except NotImplementedError:  # a foreign distribution without a support
-        return
-    if obs.is_complex() or not (discrete or obs.is_floating_point()):
-        raise ValueError(
-            f"site '{name}': {type(d).__name__} is continuous, so obs must be floating point, but its dtype is "
-            f"{obs.dtype}; write obs.to(torch.get_default_dtype())."
-        )
-
-
 def _sample_partly_observed(
     name: str, d: Distribution, obs: Tensor | None, obs_mask: Tensor | bool, infer: Infer
 ) -> Tensor:
@@ -89,7 +76,6 @@ def _sample_partly_observed(
         raise ValueError(
             f"site '{name}': obs_mask must be boolean, but its dtype is {obs_mask.dtype}; write obs_mask.bool()."
         )
-    _check_dtype(name, d, obs)
     mask = torch.as_tensor(obs_mask, device=obs.device)
     try:
         torch.broadcast_shapes(mask.shape, obs.shape[: obs.dim() - d.event_dim])
@@ -121,7 +107,12 @@ def param(name: str, init: Init = None, constraint: Any = None, event_dim: int |
 
 
 def deterministic(name: str, value: Tensor, event_dim: int | None = None) -> Tensor:
-    """Record a computed value under a name, so that traces and predictions show it."""
+    """Record a computed value under a name, so that traces and predictions show it; ValueError for a non-tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"site '{name}': a deterministic value must be a torch.Tensor, but got {type(value).__name__}; write "
+            "torch.as_tensor(value)."
+        )
     return perform(Site(name, "deterministic", value=value, event_dim=event_dim)).tensor
 
 
@@ -133,6 +124,8 @@ def factor(name: str, log_factor: Tensor | float, *, has_rsample: bool | None = 
     """
     if not isinstance(log_factor, Tensor):
         log_factor = torch.tensor(float(log_factor))
+    elif not log_factor.is_floating_point():
+        log_factor = log_factor.to(torch.get_default_dtype())
     d = Unit(log_factor, has_rsample=has_rsample, validate_args=False)
     if is_validation_enabled() and bool(log_factor.isnan().any()):
         raise ValueError(
@@ -149,16 +142,14 @@ def subsample(data: Tensor, event_dim: int) -> Tensor:
     return perform(Site("subsample", "subsample", value=data, event_dim=event_dim)).tensor
 
 
-class _Substituted(torch.nn.Module):
-    """A module called with other parameter values than its own."""
-
-    def __init__(self, original: torch.nn.Module, values: dict[str, Tensor]) -> None:
-        super().__init__()
-        self._original = [original]  # in a list, so that it is not registered as a child
-        self._values = values
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return torch.func.functional_call(self._original[0], self._values, args, kwargs)
+def _substituted(nn_module: torch.nn.Module, values: Mapping[Tensor, Tensor]) -> torch.nn.Module:
+    """A module like another, methods and all, that shares everything with it but some parameters."""
+    new: torch.nn.Module = nn_module._replicate_for_data_parallel()
+    for name, parameter in nn_module._parameters.items():
+        setattr(new, name, parameter if parameter is None else values.get(parameter, parameter))
+    for name, child in nn_module._modules.items():
+        new._modules[name] = child if child is None else _substituted(child, values)
+    return new
 
 
 def module(name: str, nn_module: torch.nn.Module, update_module_params: bool = False) -> torch.nn.Module:
@@ -172,22 +163,21 @@ def module(name: str, nn_module: torch.nn.Module, update_module_params: bool = F
     """
     if not isinstance(nn_module, torch.nn.Module):
         raise ValueError(f"module '{name}': expected a torch.nn.Module, but got {type(nn_module).__name__}.")
-    changed: dict[str, Tensor] = {}
+    changed: dict[Tensor, Tensor] = {}
     for local, parameter in nn_module.named_parameters():
         if not parameter.requires_grad:
             continue
         value = perform(Site(f"{name}.{local}", "param", leaf=parameter, event_dim=parameter.dim())).tensor
         if value is not parameter:
-            changed[local] = value
+            changed[parameter] = value
     if not changed:
         return nn_module
     if update_module_params:
         with torch.no_grad():
-            for local, parameter in nn_module.named_parameters():
-                if local in changed:
-                    parameter.copy_(changed[local])
+            for own, value in changed.items():
+                own.copy_(value)
         return nn_module
-    return _Substituted(nn_module, changed)
+    return _substituted(nn_module, changed)
 
 
 def set_rng_seed(rng_seed: int) -> None:

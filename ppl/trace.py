@@ -144,7 +144,7 @@ class Trace:
                 raw = site.fn.score_parts(site.tensor)
             entropy: Tensor | float = raw.entropy_term
             if isinstance(entropy, Tensor):
-                entropy = _masked(entropy, site.mask) * site.scale
+                entropy = masked(entropy, site.mask) * site.scale
             parts[name] = ScoreParts(self.log_prob(name), raw.score_function, entropy)
         return parts
 
@@ -255,7 +255,8 @@ def _dims(shape: torch.Size) -> str:
     return " ".join(str(size) for size in shape)
 
 
-def _masked(log_prob: Tensor, mask: Tensor | bool | None) -> Tensor:
+def masked(log_prob: Tensor, mask: Tensor | bool | None) -> Tensor:
+    """A log density with zeros where the mask is false."""
     if mask is None or mask is True:
         return log_prob
     zeros = torch.zeros_like(log_prob)
@@ -265,11 +266,11 @@ def _masked(log_prob: Tensor, mask: Tensor | bool | None) -> Tensor:
 def _log_prob(site: Site) -> Tensor:
     """The masked log density of a sample site; ValueError naming the site where the value does not fit."""
     d, value, mask = site.fn, site.tensor, site.mask
-    if isinstance(mask, Tensor) and site.observed and value.is_floating_point() and value.numel():
+    if isinstance(mask, Tensor) and site.observed and value.numel():
         value = mask_value(d, value, mask)
     with validation.trusted():
         try:
-            log_prob = _masked(d.log_prob(value), mask)
+            log_prob = masked(d.log_prob(value), mask)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{site}: the log density of a value of shape {tuple(value.shape)} under {type(d).__name__} with batch "

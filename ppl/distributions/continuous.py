@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import torch
 import torch.distributions as td
+from torch import Size, Tensor
+from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
+from torch.distributions.utils import broadcast_all
 
-from ppl.distributions.distribution import Distribution
+from ppl.distributions.composed import Composed
+from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape
 
 
-class Beta(td.Beta, Distribution):
+class Beta(Composed, td.Beta, Distribution):
     """On the unit interval, with `concentration1` for the ones and `concentration0` for the zeros."""
 
 
@@ -30,6 +38,14 @@ class Exponential(td.Exponential, Distribution):
 class FisherSnedecor(td.FisherSnedecor, Distribution):
     """The F distribution with `df1` and `df2` degrees of freedom."""
 
+    expands_without_init = True
+
+    def __init__(self, df1: Tensor | float, df2: Tensor | float, validate_args: bool | None = None) -> None:
+        self.df1, self.df2 = broadcast_all(df1, df2)
+        self._gamma1 = td.Gamma(self.df1 * 0.5, self.df1, validate_args=False)
+        self._gamma2 = td.Gamma(self.df2 * 0.5, self.df2, validate_args=False)
+        Distribution.__init__(self, self.df1.shape, validate_args=validate_args)
+
 
 class Gamma(td.Gamma, Distribution):
     """The gamma distribution with shape `concentration` and inverse scale `rate`."""
@@ -38,9 +54,27 @@ class Gamma(td.Gamma, Distribution):
 class GeneralizedPareto(td.GeneralizedPareto, Distribution):
     """Exceedances over a threshold `loc`, with a tail index `concentration`."""
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        # torch's compares with a constant of the default dtype, and fails for any other
+        z = (value - self.loc) / self.scale
+        exponential = self.concentration.abs() < 1e-8
+        k = torch.where(exponential, torch.ones_like(z), self.concentration)
+        power = (1 / k + 1) * torch.log1p(k * z)
+        log_prob: Tensor = -self.scale.log() - torch.where(exponential, z, power)
+        return log_prob
 
-class Gumbel(td.Gumbel, Distribution):
+
+class Gumbel(Composed, td.Gumbel, Distribution):
     """The distribution of maxima with mode `loc`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "transforms"}  # torch's inverses do not pickle
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.transforms = td.Gumbel(self.loc, self.scale, validate_args=False).transforms
 
 
 class HalfCauchy(td.HalfCauchy, Distribution):
@@ -51,11 +85,11 @@ class HalfNormal(td.HalfNormal, Distribution):
     """The absolute value of a normal draw around 0 with standard deviation `scale`."""
 
 
-class InverseGamma(td.InverseGamma, Distribution):
+class InverseGamma(Composed, td.InverseGamma, Distribution):
     """The reciprocal of a gamma draw."""
 
 
-class Kumaraswamy(td.Kumaraswamy, Distribution):
+class Kumaraswamy(Composed, td.Kumaraswamy, Distribution):
     """On the unit interval, like a beta but with closed-form quantiles."""
 
 
@@ -63,29 +97,71 @@ class Laplace(td.Laplace, Distribution):
     """The double exponential around `loc`."""
 
 
-class LogNormal(td.LogNormal, Distribution):
+class LogNormal(Composed, td.LogNormal, Distribution):
     """The exponential of a normal draw with mean `loc` and standard deviation `scale`."""
 
 
-class Pareto(td.Pareto, Distribution):
+class Pareto(Composed, td.Pareto, Distribution):
     """A power law above `scale` with exponent `alpha`."""
 
 
 class RelaxedBernoulli(td.RelaxedBernoulli, Distribution):
     """A differentiable coin on the unit interval; the lower the `temperature`, the closer to 0 and 1."""
 
+    expands_without_init = True
+
+    def __init__(
+        self,
+        temperature: Tensor | float,
+        probs: Tensor | float | None = None,
+        logits: Tensor | float | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        base: Any = LogitRelaxedBernoulli
+        td.TransformedDistribution.__init__(
+            self, base(temperature, probs, logits, validate_args=False), td.SigmoidTransform(), validate_args
+        )
+
+    @classmethod
+    def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:
+        return Size(arg_shapes["probs"] if "probs" in arg_shapes else arg_shapes["logits"]), Size()
+
 
 class StudentT(td.StudentT, Distribution):
     """Student's t with `df` degrees of freedom around `loc`."""
+
+    expands_without_init = True
+
+    def __init__(
+        self,
+        df: Tensor | float,
+        loc: Tensor | float = 0.0,
+        scale: Tensor | float = 1.0,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.df, self.loc, self.scale = broadcast_all(df, loc, scale)
+        self._chi2 = td.Chi2(self.df, validate_args=False)
+        Distribution.__init__(self, self.df.shape, validate_args=validate_args)
 
 
 class Uniform(td.Uniform, Distribution):
     """Equally likely anywhere from `low` to `high`."""
 
+    @classmethod
+    def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:
+        return broadcast_shape(*arg_shapes.values()), Size()
+
 
 class VonMises(td.VonMises, Distribution):
     """Angles around `loc`, in radians."""
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        # torch's own Bessel function is good to 8 digits; this one to all
+        log_bessel = torch.special.i0e(self.concentration).log()
+        return self.concentration * ((value - self.loc).cos() - 1) - log_bessel - math.log(2 * math.pi)
 
-class Weibull(td.Weibull, Distribution):
+
+class Weibull(Composed, td.Weibull, Distribution):
     """Life times with the given `scale` and shape `concentration`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Size, Tensor
@@ -46,12 +46,13 @@ class Delta(Distribution):
 
     def expand(self, batch_shape: ShapeLike, _instance: Any = None) -> Any:
         shape = Size(batch_shape)
-        return Delta(
+        new = Delta(
             self.v.expand(shape + self.event_shape),
             self.log_density.expand(shape),
             self.event_dim,
             validate_args=False,
         )
+        return self._hand_on(new)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         return self.v.expand((*sample_shape, *self.v.shape))
@@ -63,6 +64,11 @@ class Delta(Distribution):
         here = (value == self.v).flatten(value.dim() - self.event_dim).all(-1) if self.event_dim else value == self.v
         zero = torch.zeros_like(self.log_density)
         return torch.where(here, zero, zero - torch.inf) + self.log_density
+
+    @classmethod
+    def infer_shapes(cls, event_dim: int = 0, **arg_shapes: ShapeLike) -> tuple[Size, Size]:  # type: ignore[override]
+        shape = Size(arg_shapes["v"])
+        return shape[: len(shape) - event_dim], shape[len(shape) - event_dim :]
 
     @property
     def mean(self) -> Tensor:
@@ -92,6 +98,14 @@ class Unit(Distribution):
 
     def expand(self, batch_shape: ShapeLike, _instance: Any = None) -> Any:
         return Unit(self.log_factor.expand(Size(batch_shape)), has_rsample=self.has_rsample, validate_args=False)
+
+    def has_rsample_(self, value: bool) -> Self:
+        self.has_rsample = value
+        return self
+
+    @classmethod
+    def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:
+        return Size(arg_shapes["log_factor"]), Size((0,))
 
     def sample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         return self.log_factor.new_empty(self.shape(sample_shape))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributions as td
 from torch import Size, Tensor
@@ -53,13 +55,44 @@ class Categorical(td.Categorical, _Choice):
         return self.logits.expand((*batch, -1)).gather(-1, index.expand((*batch, 1))).squeeze(-1)
 
 
-class OneHotCategorical(td.OneHotCategorical, _Choice):
+class _OneHot:
+    """What the one-hot distributions share: an inner categorical, built unchecked."""
+
+    expands_without_init = True
+
+    def __init__(
+        self, probs: Tensor | None = None, logits: Tensor | None = None, validate_args: bool | None = None
+    ) -> None:
+        this: Any = self
+        this._categorical = td.Categorical(probs, logits, validate_args=False)
+        shape = this._categorical.param_shape
+        Distribution.__init__(this, shape[:-1], shape[-1:], validate_args)
+
+
+class OneHotCategorical(_OneHot, td.OneHotCategorical, _Choice):
     """One of K categories as a vector of zeros with a single one."""
 
 
-class OneHotCategoricalStraightThrough(td.OneHotCategoricalStraightThrough, _Choice):
+class OneHotCategoricalStraightThrough(_OneHot, td.OneHotCategoricalStraightThrough, _Choice):
     """A one-hot draw whose gradient is passed straight through to the probabilities."""
 
 
 class Multinomial(td.Multinomial, _Choice):
     """Counts of K categories in `total_count` draws."""
+
+    expands_without_init = True
+
+    def __init__(
+        self,
+        total_count: int = 1,
+        probs: Tensor | None = None,
+        logits: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        if not isinstance(total_count, int):
+            raise ValueError("Multinomial: total_count must be one int for the whole batch.")
+        self.total_count = total_count
+        self._categorical = td.Categorical(probs, logits, validate_args=False)
+        self._binomial = td.Binomial(total_count, self.probs, validate_args=False)
+        shape = self._categorical.param_shape
+        Distribution.__init__(self, shape[:-1], shape[-1:], validate_args)

@@ -11,6 +11,8 @@ Batch dims are independent repetitions; event dims are one draw. The three wrapp
 
 from __future__ import annotations
 
+import copy
+import inspect
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -40,6 +42,9 @@ class DistributionMeta(type):
         try:
             return super().__call__(*args, **kwargs)
         except ValueError as error:
+            for argument in (*args, *kwargs.values()):
+                if isinstance(argument, validation.Invalid):  # built from one that was badly built itself
+                    return argument
             if any(is_running() for is_running in validation.is_program_running):
                 return validation.Invalid(error)
             raise
@@ -52,7 +57,9 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
     distribution becomes one by `class Mine(torch.distributions.Theirs, Distribution)`, or by `lift(d)`.
     """
 
-    expands_without_init = False  # set true by a class whose __init__ differs from torch's but whose fields do not
+    # Set true by a class whose __init__ differs from torch's but whose fields do not: torch's `expand` serves it and
+    # its subclasses without an __init__ of their own.
+    expands_without_init = False
 
     def __init__(
         self,
@@ -61,10 +68,13 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         validate_args: bool | None = None,
     ) -> None:
         super().__init__(Size(batch_shape), Size(event_shape), validate_args=False)
-        validate = validation.is_validation_enabled() if validate_args is None else validate_args
-        if validate:
+        self._check(validate_args)
+
+    def _check(self, validate_args: bool | None) -> None:
+        """Check the arguments in our words, for an __init__ that has kept torch's from doing so in its own."""
+        self._validate_args = validation.is_validation_enabled() if validate_args is None else validate_args
+        if self._validate_args:
             validation.check_arguments(self)
-        self._validate_args = validate
 
     def __call__(self, sample_shape: ShapeLike = Size()) -> Tensor:
         """Draw once: reparameterised if the distribution can, otherwise not."""
@@ -84,9 +94,18 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
             validation.check_value(self, value)
 
     def _get_checked_instance(self, cls: type, _instance: Any = None) -> Any:
-        if _instance is None and type(self).__dict__.get("expands_without_init", False):
-            return self.__new__(type(self))
-        return super()._get_checked_instance(cls, _instance)  # type: ignore[no-untyped-call]
+        if _instance is not None:
+            return _instance
+        owner = next(c for c in type(self).__mro__ if "__init__" in vars(c))
+        if vars(owner).get("expands_without_init", False):
+            return self._hand_on(self.__new__(type(self)))
+        return self._hand_on(super()._get_checked_instance(cls, _instance))  # type: ignore[no-untyped-call]
+
+    def _hand_on(self, new: Any) -> Any:
+        """Give a derived distribution what `has_rsample_` has decided for this one."""
+        if "has_rsample" in vars(self):
+            vars(new)["has_rsample"] = self.has_rsample
+        return new
 
     def expand(self, batch_shape: ShapeLike, _instance: Any = None) -> Any:
         """The same distribution repeated to a larger batch shape, without copying."""
@@ -106,12 +125,14 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         return MaskedDistribution(self, mask)
 
     def has_rsample_(self, value: bool) -> Self:
-        """Force (False) or restore the use of the score-function estimator for this object; returns itself."""
-        if value and not type(self).has_rsample:
+        """Force (False) or restore (True) the choice of the score-function estimator for this object; returns itself."""
+        vars(self).pop("has_rsample", None)
+        if value and not self.has_rsample:
             raise ValueError(
                 f"{type(self).__name__} has no reparameterised sampler, so has_rsample_(True) cannot hold."
             )
-        self.has_rsample = value
+        if not value:
+            vars(self)["has_rsample"] = False
         return self
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
@@ -169,12 +190,22 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         return 0 if isinstance(support, property) else int(support.event_dim)
 
 
+def forceable(own: Any) -> Any:
+    """A property `has_rsample` of torch's that `has_rsample_` can overrule."""
+    return property(lambda self: vars(self)["has_rsample"] if "has_rsample" in vars(self) else own.fget(self))
+
+
+def forced(d: torch.distributions.Distribution, has_rsample: bool) -> Distribution:
+    """A copy of a wrapper's base with `has_rsample_` called, so that whoever else holds the base sees no change."""
+    return copy.copy(lift(d)).has_rsample_(has_rsample)
+
+
 def expanded(d: Distribution, batch_shape: ShapeLike) -> Distribution:
     """`d.expand(batch_shape)`, also for classes that forgot to implement it."""
     if d.batch_shape == batch_shape:
         return d
     try:
-        return d.expand(Size(batch_shape))  # type: ignore[no-any-return]
+        return lift(d.expand(Size(batch_shape)))
     except NotImplementedError:
         return Distribution.expand(d, batch_shape)  # type: ignore[no-any-return]
 
@@ -222,7 +253,7 @@ class ExpandedDistribution(Distribution):
         return bool(self.base_dist.has_rsample)
 
     def has_rsample_(self, value: bool) -> Self:
-        self.base_dist = lift(self.base_dist).has_rsample_(value)
+        self.base_dist = forced(self.base_dist, value)
         return self
 
     @property
@@ -258,9 +289,9 @@ class ExpandedDistribution(Distribution):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         values: Tensor = self.base_dist.enumerate_support(expand=False)
-        event = tuple(self.event_shape)
-        values = values.reshape((-1,) + (1,) * len(self.batch_shape) + event)
-        return values.expand((-1, *self.batch_shape, *event)) if expand else values
+        missing = len(self.batch_shape) - len(self.base_dist.batch_shape)
+        values = values.reshape(values.shape[:1] + (1,) * missing + values.shape[1:])
+        return values.expand((-1, *self.batch_shape, *self.event_shape)) if expand else values
 
     def expand(self, batch_shape: ShapeLike, _instance: Any = None) -> Any:
         return ExpandedDistribution(self.base_dist, batch_shape)
@@ -290,12 +321,22 @@ class Independent(torch.distributions.Independent[torch.distributions.Distributi
         return bool(self.base_dist.has_rsample)
 
     def has_rsample_(self, value: bool) -> Self:
-        self.base_dist = lift(self.base_dist).has_rsample_(value)
+        self.base_dist = forced(self.base_dist, value)
         return self
 
     def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
         count = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims
         return self if count == 0 else Independent(self.base_dist, self.reinterpreted_batch_ndims + count)
+
+    def expand(self, batch_shape: ShapeLike, _instance: Any = None) -> Any:
+        inner = self.event_shape[: self.reinterpreted_batch_ndims]
+        base = expanded(lift(self.base_dist), Size((*batch_shape, *inner)))
+        return Independent(base, self.reinterpreted_batch_ndims, self._validate_args)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return sum_rightmost(self.base_dist.log_prob(value), self.reinterpreted_batch_ndims)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         if self.reinterpreted_batch_ndims:
@@ -312,7 +353,12 @@ class Independent(torch.distributions.Independent[torch.distributions.Distributi
     def score_parts(self, x: Tensor) -> ScoreParts:
         count = self.reinterpreted_batch_ndims
         parts = lift(self.base_dist).score_parts(x)
-        return ScoreParts(*(p.flatten(-count).sum(-1) if count and isinstance(p, Tensor) else p for p in parts))  # type: ignore[arg-type]
+        return ScoreParts(*(sum_rightmost(p, count) if isinstance(p, Tensor) else p for p in parts))  # type: ignore[arg-type]
+
+
+def sum_rightmost(value: Tensor, count: int) -> Tensor:
+    """The sum over the last `count` dims; over none it is the value itself."""
+    return value.sum(tuple(range(-count, 0))) if count else value
 
 
 class MaskedDistribution(Distribution):
@@ -355,7 +401,7 @@ class MaskedDistribution(Distribution):
         return bool(self.base_dist.has_rsample)
 
     def has_rsample_(self, value: bool) -> Self:
-        self.base_dist = self.base_dist.has_rsample_(value)
+        self.base_dist = forced(self.base_dist, value)
         return self
 
     @property
@@ -430,16 +476,24 @@ def _float_dtype(value: Tensor) -> torch.dtype:
 
 def feasible(d: torch.distributions.Distribution, like: Tensor) -> Tensor:
     """Some point inside the support, of the shape and dtype of `like` (of its event shape where that is enough)."""
-    support: Any = d.support
+    try:
+        support: Any = d.support
+    except NotImplementedError:  # a foreign distribution without one
+        return torch.zeros(d.event_shape, dtype=like.dtype, device=like.device)
+    while hasattr(support, "base_constraint") and (support.is_discrete or not hasattr(support, "reinterpreted_batch_ndims")):
+        support = support.base_constraint  # of a mixture's support, or of a discrete product's
     if not support.is_discrete:
-        transform = torch.distributions.biject_to(support)
+        try:
+            transform = torch.distributions.biject_to(support)
+        except NotImplementedError:  # no bijection to, say, positive definite matrices
+            transform = torch.distributions.transform_to(support)
         shape = transform.inverse_shape(d.event_shape)
         point: Tensor = transform(torch.zeros(shape, dtype=_float_dtype(like), device=like.device))
         return point.to(like.dtype)
-    if d.has_enumerate_support:
+    if not hasattr(support, "lower_bound") and d.has_enumerate_support:
         return d.enumerate_support(expand=False)[0].to(like.dtype)
     low = getattr(support, "lower_bound", 0)
-    return torch.zeros(d.event_shape, dtype=like.dtype, device=like.device) + low
+    return (torch.zeros(d.event_shape, dtype=like.dtype, device=like.device) + low).to(like.dtype)
 
 
 _lifted: dict[type, type] = {}
@@ -448,19 +502,42 @@ _lifted: dict[type, type] = {}
 def lift(d: torch.distributions.Distribution) -> Distribution:
     """Any torch distribution as one of ours: the same object's fields, with this framework's methods added.
 
-    The result is still an instance of the original class. Ours come back as they are.
+    The result is still an instance of the original class. Ours come back as they are. Unless the object was told
+    itself whether to check values, it does so where validation is enabled here and now.
     """
     if isinstance(d, Distribution):
         return d
     cls = type(d)
     ours = _lifted.get(cls)
     if ours is None:
-        ours = _lifted[cls] = DistributionMeta(
-            cls.__name__, (cls, Distribution), {"__reduce__": _reduce_lifted, "_foreign": cls}
-        )
+        ours = _lifted[cls] = _lifted_class(cls)
     new: Distribution = object.__new__(ours)
     new.__dict__.update(d.__dict__)
+    if "_validate_args" not in vars(d):
+        new._validate_args = d._validate_args and validation.is_validation_enabled()
     return new
+
+
+def _lifted_class(cls: type) -> type:
+    def expand(self: Any, batch_shape: ShapeLike, _instance: Any = None) -> Any:
+        try:
+            return lift(cls.expand(self, Size(batch_shape), _instance))  # type: ignore[attr-defined]
+        except NotImplementedError:
+            return Distribution.expand(self, batch_shape)
+
+    namespace: dict[str, Any] = {"__reduce__": _reduce_lifted, "_foreign": cls, "expand": expand}
+    own: Any = inspect.getattr_static(cls, "has_rsample")
+    if isinstance(own, property):
+        namespace["has_rsample"] = forceable(own)
+    meta: type = DistributionMeta
+    if not issubclass(meta, type(cls)):  # the foreign class has a metaclass too, such as ABCMeta
+        meta = type("LiftedMeta", (DistributionMeta, type(cls)), {})
+    ours: type = meta(cls.__name__, (cls, Distribution), namespace)
+    return ours
+
+
+def _expand_lifted(self: Any, batch_shape: ShapeLike, _instance: Any = None) -> Distribution:
+    return lift(self._foreign.expand(self, Size(batch_shape), _instance))  # a user's own may know nothing of ours
 
 
 def _reduce_lifted(self: Any) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ class Empirical(Distribution):
     Raises: ValueError where the shapes do not match.
     """
 
-    arg_constraints = {"log_weights": constraints.dependent}
+    arg_constraints = {"log_weights": constraints.real_vector}
     has_enumerate_support = True
 
     def __init__(self, samples: Tensor, log_weights: Tensor, validate_args: bool | None = None) -> None:
@@ -34,11 +34,11 @@ class Empirical(Distribution):
     @property
     def support(self) -> Any:
         event = len(self.event_shape)
-        base = (
-            constraints.real
-            if self._samples.is_floating_point()
-            else constraints.integer_interval(int(self._samples.min()), int(self._samples.max()))
-        )
+        base: Any = constraints.real
+        if not self._samples.is_floating_point():
+            empty = self._samples.numel() == 0
+            low, high = (0, 0) if empty else (int(self._samples.min()), int(self._samples.max()))
+            base = constraints.integer_interval(low, high)
         return constraints.independent(base, event) if event else base
 
     @property
@@ -54,7 +54,7 @@ class Empirical(Distribution):
     def sample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         index = self._choice.sample(Size(sample_shape))
         event = len(self.event_shape)
-        source = self._samples.expand((*sample_shape, *self._samples.shape))
+        source = self._samples.detach().expand((*sample_shape, *self._samples.shape))
         axis = len(sample_shape) + len(self.batch_shape)
         index = index.reshape(index.shape + (1,) * (event + 1)).expand((*index.shape, 1, *self.event_shape))
         return source.gather(axis, index).squeeze(axis)
@@ -69,7 +69,27 @@ class Empirical(Distribution):
         return torch.where(hit, weights, torch.full_like(weights, -torch.inf)).logsumexp(-1)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        return self._samples.movedim(len(self.batch_shape), 0)
+        """The samples on a new leftmost dim, each value once; they differ along the batch in both expand modes.
+
+        Raises: ValueError for a batch with repeated samples, whose rows have no common number of values.
+        """
+        values = self._samples.detach().movedim(len(self.batch_shape), 0)
+        if not self.batch_shape:
+            unique: Tensor = torch.unique(values, dim=0)
+            return unique
+        event = len(self.event_shape)
+        same = values.unsqueeze(0) == values.unsqueeze(1)
+        same = same.flatten(same.dim() - event).all(-1) if event else same
+        if bool((same.sum(0) > 1).any()):
+            raise ValueError(
+                "Empirical cannot be enumerated: some samples of its batch are equal. Add up the weights of equal ones."
+            )
+        return values
+
+    @classmethod
+    def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:
+        weights = Size(arg_shapes["log_weights"])
+        return weights[:-1], Size(arg_shapes["samples"])[len(weights) :]
 
     def expand(self, batch_shape: ShapeLike, _instance: Any = None) -> Any:
         shape = Size(batch_shape)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
-
 import torch.distributions as td
 from torch import Size
 
-from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape
+from ppl.distributions.composed import Composed
+from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape, forceable
 
 
 class Dirichlet(td.Dirichlet, Distribution):
@@ -22,7 +21,7 @@ class LKJCholesky(td.LKJCholesky, Distribution):
         raise ValueError("LKJCholesky: the event shape (dim, dim) follows from a number, not from a shape.")
 
 
-class LogisticNormal(td.LogisticNormal, Distribution):
+class LogisticNormal(Composed, td.LogisticNormal, Distribution):
     """Probability vectors of one more entry than the normal vector behind them."""
 
     @classmethod
@@ -71,19 +70,4 @@ class MixtureSameFamily(td.MixtureSameFamily, Distribution):
 class TransformedDistribution(td.TransformedDistribution, Distribution):
     """The image of a distribution under one or more transforms."""
 
-    _forced: bool | None = None
-
-    @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
-        return bool(self.base_dist.has_rsample) if self._forced is None else self._forced
-
-    def has_rsample_(self, value: bool) -> Self:
-        if value and not self.base_dist.has_rsample:
-            raise ValueError(f"{type(self.base_dist).__name__} has no reparameterised sampler.")
-        self._forced = value
-        return self
-
-    def expand(self, batch_shape: ShapeLike, _instance: Any = None) -> Any:
-        new: Any = super().expand(Size(batch_shape), _instance)  # type: ignore[no-untyped-call]
-        new._forced = self._forced
-        return new
+    has_rsample = forceable(td.TransformedDistribution.has_rsample)

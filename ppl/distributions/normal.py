@@ -32,11 +32,13 @@ class Normal(torch.distributions.Normal, Distribution):
         else:
             validate_tensors = validate
             if loc_is_number:
-                loc = scale.new_tensor(loc)  # type: ignore[union-attr]
+                loc = _as_tensor(loc, scale)  # type: ignore[arg-type]
             elif scale_is_number:
-                scale = loc.new_tensor(scale)  # type: ignore[union-attr]
+                scale = _as_tensor(scale, loc)  # type: ignore[arg-type]
             if loc.shape != scale.shape:  # type: ignore[union-attr]
                 loc, scale = torch.broadcast_tensors(loc, scale)
+            if not (loc.is_floating_point() and scale.is_floating_point()):  # type: ignore[union-attr]
+                loc, scale = loc.to(torch.get_default_dtype()), scale.to(torch.get_default_dtype())  # type: ignore[union-attr]
             self.loc, self.scale = loc, scale  # type: ignore[assignment]
             self._batch_shape = self.loc.shape
         self._event_shape = Size()
@@ -62,6 +64,11 @@ class Normal(torch.distributions.Normal, Distribution):
     @classmethod
     def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:
         return broadcast_shape(*(Size(s) for s in arg_shapes.values())), Size()
+
+
+def _as_tensor(number: float, like: Tensor) -> Tensor:
+    dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+    return torch.tensor(number, dtype=dtype, device=like.device)
 
 
 def _check_numbers(*values: Any) -> None:

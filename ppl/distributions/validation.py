@@ -156,7 +156,22 @@ def check_value(d: torch.distributions.Distribution, value: object) -> None:
     if entries is not None:
         raise ValueError(
             f"{type(d).__name__}: the value must lie in the support {constraint_name(d.support)}, "
-            f"but {describe_entries(entries, value)}."
+            f"but {describe_entries(entries, value.expand(entries.shape + d.event_shape))}."
+        )
+
+
+def check_dtype(d: torch.distributions.Distribution, value: Tensor) -> None:
+    """Check that the value of a continuous distribution is floating point; ValueError otherwise."""
+    if value.is_floating_point():
+        return
+    try:
+        support: Any = d.support
+    except NotImplementedError:  # a foreign distribution without a support
+        return
+    if value.is_complex() or not (support is None or support.is_discrete):
+        raise ValueError(
+            f"{type(d).__name__} is continuous and needs a floating point value, but its dtype is {value.dtype}; write "
+            "value.to(torch.get_default_dtype())."
         )
 
 
@@ -184,7 +199,7 @@ def bad_entries(d: torch.distributions.Distribution, value: Tensor) -> Tensor | 
         support = d.support
     except NotImplementedError:
         return None
-    if support is None:
+    if support is None or value.numel() == 0:  # torch cannot check an empty value against `independent`
         return None
     ok: Tensor = support.check(value)
     return None if bool(ok.all()) else ~ok

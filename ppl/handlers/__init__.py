@@ -12,6 +12,7 @@ from ppl.handlers.lift import lift
 from ppl.handlers.markov import markov
 from ppl.handlers.mask import mask
 from ppl.handlers.plate import plate, plate_stack
+from ppl.handlers.queue import queue
 from ppl.handlers.reparam import Reparam, reparam
 from ppl.handlers.replay import replay
 from ppl.handlers.scale import scale
@@ -42,6 +43,7 @@ __all__ = [
     "perform",
     "plate",
     "plate_stack",
+    "queue",
     "reparam",
     "replay",
     "scale",

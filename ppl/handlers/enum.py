@@ -14,6 +14,10 @@ from ppl.site import Site, Step, expand_to_plates
 from ppl.stack import Handler, perform
 
 
+class PlateTooDeepError(ValueError):
+    """A plate stands on a dim that is meant for enumeration."""
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """The dim on which an enumerated site's values lie."""
@@ -61,6 +65,7 @@ class enum(Handler):
     def handle(self, site: Site) -> Site:
         if site.kind != "sample":
             return perform(site)
+        self._check_plates(site)
         live = self._visible(site)
         if site.infer.enumerate == "parallel" and site.value is None and not site.observed:
             dim = self._free_dim(live)
@@ -70,6 +75,14 @@ class enum(Handler):
             self.axes.append(axis)
             live.append(axis)
         return perform(site.replace(enum_dims=tuple((a.dim, a.name) for a in live)))
+
+    def _check_plates(self, site: Site) -> None:
+        for frame in site.plates:
+            if frame.dim is not None and frame.dim <= self.first_available_dim:
+                raise PlateTooDeepError(
+                    f"{site}: plate '{frame.name}' uses dim {frame.dim}, but enumeration starts at dim "
+                    f"{self.first_available_dim}. Leave out max_plate_nesting, or give at least {-frame.dim}."
+                )
 
     def _visible(self, site: Site) -> list[Axis]:
         here = {step.loop: step for step in site.steps}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from ppl.site import Site, Step
-from ppl.stack import Handler, perform
+from ppl.stack import Handler, active, perform
 
 _count = itertools.count()
 
@@ -33,30 +34,28 @@ class markov(Handler):
         if not isinstance(history, int) or history < 0:
             raise ValueError(f"markov: history must be a non-negative int, got {history!r}.")
         self.history = history
-        self._loop, self._step, self._depth = next(_count), 0, 0
+        self._loop, self._step = next(_count), -1
+
+    def fresh(self) -> Self:
+        """A call of the decorated function: a step further than the call that it stands in, or a loop of its own."""
+        new = copy.copy(self)
+        around = (h for h in active() if isinstance(h, markov) and h.fn is self.fn)
+        outer = next(around, None)
+        new._loop, new._step = (next(_count), -1) if outer is None else (outer._loop, outer._step)
+        return new
 
     def __iter__(self) -> Iterator[Any]:
         if self._items is None:
             raise TypeError("markov: nothing to iterate over; write `for t in markov(range(T)):`.")
-        self._loop = next(_count)
-        for step, item in enumerate(self._items):
-            self._step = step
-            super().__enter__()
-            try:
+        loop = copy.copy(self)
+        loop._loop, loop._step = next(_count), -1
+        for item in self._items:
+            with loop:
                 yield item
-            finally:
-                super().__exit__(None, None, None)
 
     def __enter__(self) -> Any:
         self._step += 1
-        self._depth += 1
         return super().__enter__()
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        super().__exit__(kind, error, traceback)
-        self._depth -= 1
-        if self.fn is not None:  # a recursion goes back up; a sequence of blocks goes on
-            self._step -= 1
 
     def handle(self, site: Site) -> Site:
         if any(step.loop == self._loop for step in site.steps):  # nested calls: the innermost has marked it

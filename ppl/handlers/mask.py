@@ -29,6 +29,6 @@ class mask(Handler):
         self.mask = mask
 
     def handle(self, site: Site) -> Site:
-        if site.kind != "sample":
+        if site.kind not in ("sample", "param"):  # a param has a density once `lift` gives it a prior
             return perform(site)
         return perform(site.replace(mask=combine_masks(site.mask, self.mask)))

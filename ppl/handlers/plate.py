@@ -129,8 +129,9 @@ class plate(Handler):
             return perform(site)
         if site.kind == "deterministic":
             return perform(site.replace(plates=(frame, *site.plates)))
+        is_global = site.kind in ("param", "subsample")  # asked before, because `lift` makes a param a sample site
         site = perform(site)
-        if site.kind in ("param", "subsample") and site.event_dim is not None and frame.indices is not None:
+        if is_global and site.event_dim is not None and frame.indices is not None:
             return self._select(site, frame)
         return site
 

@@ -15,7 +15,7 @@ from ppl.trace import Trace
 class replay(Handler):
     """Give latent sites the values that they have in a trace, and plates its subsamples.
 
-    Sites that the trace lacks are drawn as ever; observed sites keep their data.
+    Sites that the trace lacks are drawn as ever; observed sites keep their data, plates the indices given to them.
 
     Args: params, values for param sites by name.
     """
@@ -36,7 +36,8 @@ class replay(Handler):
         if site.kind == "param" and site.name in self.params:
             return perform(site.replace(value=self.params[site.name]))
         recorded = self.nodes.get(site.name)
-        if recorded is None or site.observed or site.kind not in ("sample", "plate"):
+        given = site.observed or (site.kind == "plate" and site.value is not None)
+        if recorded is None or given or site.kind not in ("sample", "plate"):
             return perform(site)
         if recorded.kind != site.kind:
             raise ValueError(f"site '{site.name}' is a {site.kind} here, but a {recorded.kind} in the replayed trace.")

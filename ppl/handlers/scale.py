@@ -24,4 +24,6 @@ class scale(Handler):
         self.scale = scale
 
     def handle(self, site: Site) -> Site:
-        return perform(site.replace(scale=self.scale * site.scale) if site.kind == "sample" else site)
+        if site.kind not in ("sample", "param"):  # a param has a density once `lift` gives it a prior
+            return perform(site)
+        return perform(site.replace(scale=self.scale * site.scale))

@@ -29,8 +29,10 @@ class scope(Handler):
         self.prefix, self.divider, self.hide_types = prefix, divider, set(hide_types)
 
     def handle(self, site: Site) -> Site:
+        start = f"{self.prefix}{self.divider}"
+        if "plate" not in self.hide_types and site.plates:
+            plates = tuple(dataclasses.replace(frame, name=start + frame.name) for frame in site.plates)
+            site = site.replace(plates=plates)
         if site.kind in self.hide_types or site.kind == "subsample":
             return perform(site)
-        start = f"{self.prefix}{self.divider}"
-        plates = tuple(dataclasses.replace(frame, name=start + frame.name) for frame in site.plates)
-        return perform(site.replace(name=start + site.name, plates=plates))
+        return perform(site.replace(name=start + site.name))

@@ -13,7 +13,6 @@ from torch.utils.weak import WeakIdKeyDictionary
 Names = frozenset[str]
 _NOTHING: Names = frozenset()
 _READS = {Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__}
-_WRITES = {Tensor.__setitem__}
 
 
 class Provenance(TorchFunctionMode):
@@ -52,10 +51,19 @@ class Provenance(TorchFunctionMode):
         if sources:
             if func in _READS:
                 self.control |= sources
-            targets = [args[0]] if func in _WRITES else list(_tensors(result))
+            targets = list(_tensors(result))
+            if _writes(func):
+                written = args[0]
+                targets += [written] if written._base is None else [written, written._base]
             for target in targets:
                 self._names[target] = self._names.get(target, _NOTHING) | sources
         return result
+
+
+def _writes(func: Callable[..., Any]) -> bool:
+    """Whether a function changes its first argument: `x[i] = y`, `x.add_(y)`."""
+    name = getattr(func, "__name__", "")
+    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
 
 
 def _tensors(thing: Any, depth: int = 0) -> Iterator[Tensor]:

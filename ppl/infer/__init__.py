@@ -1,0 +1,35 @@
+"""Inference: algorithms written on the language, as handlers and functions of traces."""
+
+from ppl.infer import autoguide, reparam
+from ppl.infer.autoguide import (
+    init_to_feasible,
+    init_to_mean,
+    init_to_median,
+    init_to_sample,
+    init_to_uniform,
+    init_to_value,
+)
+from ppl.infer.discrete import infer_discrete
+from ppl.infer.elbo import ELBO, Trace_ELBO, TraceEnum_ELBO
+from ppl.infer.enumeration import config_enumerate
+from ppl.infer.predictive import Predictive
+from ppl.infer.svi import SVI, SVIResult
+
+__all__ = [
+    "ELBO",
+    "SVI",
+    "Predictive",
+    "SVIResult",
+    "TraceEnum_ELBO",
+    "Trace_ELBO",
+    "autoguide",
+    "config_enumerate",
+    "infer_discrete",
+    "init_to_feasible",
+    "init_to_mean",
+    "init_to_median",
+    "init_to_sample",
+    "init_to_uniform",
+    "init_to_value",
+    "reparam",
+]

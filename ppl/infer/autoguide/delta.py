@@ -1,0 +1,42 @@
+"""A point estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ppl.distributions import Delta
+from ppl.handlers import plate
+from ppl.infer.autoguide.guide import AutoGuide
+from ppl.statements import sample
+
+
+class AutoDelta(AutoGuide):
+    """Every latent site at one value: fitted by SVI, the maximum a posteriori in the model's own coordinates.
+
+    Parameters: `{site}_{prefix}_loc`, within the site's support.
+    """
+
+    def make_parameters(self) -> None:
+        self.locs = nn.ParameterDict()
+        for site in self.latents.values():
+            self.own(self.locs, site, self.unconstrained(site))
+
+    def _value(self, name: str) -> Tensor:
+        site = self.latents[name]
+        event = len(site.fn.event_shape)
+        return self.read(self.locs, site, "loc", event, site.fn.support)
+
+    def propose(self, plates: Mapping[str, plate]) -> dict[str, Tensor]:
+        drawn = {}
+        for name, site in self.latents.items():
+            with self.within(site, plates):
+                drawn[name] = sample(name, Delta(self._value(name), event_dim=len(site.fn.event_shape)))
+        return drawn
+
+    def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The values themselves."""
+        self._ready(args, kwargs)
+        return {name: self._value(name).detach() for name in self.latents}

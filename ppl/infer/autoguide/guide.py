@@ -1,0 +1,152 @@
+"""What the automatic guides share: a first run of the model, its latent sites, and the plates around them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppl.distributions import biject_to
+from ppl.handlers import block, plate, substitute, trace
+from ppl.infer.initialization import init_to_median
+from ppl.site import Frame, Site
+from ppl.stack import perform
+from ppl.trace import Trace
+
+Program = Callable[..., Any]
+
+
+class AutoGuide(nn.Module):
+    """A guide made from a model. Its parameters exist after `setup(*args)`, which the first call does by itself.
+
+    Discrete latent sites are left out: sum them with `TraceEnum_ELBO`.
+
+    Args:
+        model: the program to approximate; block what the guide shall not propose.
+        prefix: stands in the names of its parameters.
+        init_loc_fn: where to start, see `ppl.infer.initialization`.
+        create_plates: a function of the model's arguments that returns the model's subsampled plates, needed only
+            where the model is told its subsample instead of drawing it.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        *,
+        prefix: str = "auto",
+        init_loc_fn: Callable[[Site], Tensor | None] = init_to_median,
+        create_plates: Callable[..., plate | Sequence[plate]] | None = None,
+    ) -> None:
+        super().__init__()
+        if not callable(model):
+            raise TypeError(
+                f"{type(self).__name__}: the model must be callable, got {type(model).__name__}: {model!r}."
+            )
+        self.__dict__["model"] = model  # not as a submodule: its parameters are not the guide's
+        self.prefix, self.init_loc_fn, self.create_plates = prefix, init_loc_fn, create_plates
+        self.prototype: Trace | None = None  # the first run of the model
+        self.latents: dict[str, Site] = {}  # its continuous latent sites
+        self._frames: dict[str, Frame] = {}
+
+    # -- setup
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        """Run the model once and make the guide's parameters.
+
+        Raises: ValueError for a model without continuous latent sites.
+        """
+        model = self.__dict__["model"]
+        with torch.no_grad(), block():
+            self.prototype = trace(substitute(model, substitute_fn=self.init_loc_fn)).get_trace(*args, **kwargs)
+        self.latents = {name: site for name, site in self.prototype.stochastic_nodes.items() if not site.fn.is_discrete}
+        if not self.latents:
+            raise ValueError(
+                f"{type(self).__name__}: the model has no continuous latent site to propose; its latent sites are "
+                f"{list(self.prototype.stochastic_nodes) or 'none'}."
+            )
+        frames = [frame for site in self.latents.values() for frame in site.plates if frame.dim is not None]
+        self._frames = {frame.name: frame for frame in sorted(frames, key=lambda f: f.dim or 0, reverse=True)}
+        self.make_parameters()
+
+    def make_parameters(self) -> None:
+        """Make the parameters from `self.latents`; a subclass must."""
+        raise NotImplementedError
+
+    def propose(self, plates: Mapping[str, plate]) -> dict[str, Tensor]:
+        """Sample all latent sites, each within its plates; a subclass must."""
+        raise NotImplementedError
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Draw every latent site; returns the values by name."""
+        if self.prototype is None:
+            self.setup(*args, **kwargs)
+        return self.propose(self._plates(args, kwargs))
+
+    # -- plates
+
+    def _plates(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, plate]:
+        given: dict[str, plate] = {}
+        if self.create_plates is not None:
+            made = self.create_plates(*args, **kwargs)
+            given = {p.name: p for p in ([made] if isinstance(made, plate) else made)}
+        plates = {}
+        for name, frame in self._frames.items():
+            plates[name] = given.get(name) or plate(
+                name, frame.size, subsample_size=frame.subsample_size, dim=frame.dim
+            )
+            if plates[name].dim is None:
+                plates[name].dim = frame.dim
+        return plates
+
+    @contextlib.contextmanager
+    def within(self, site: Site, plates: Mapping[str, plate]) -> Iterator[None]:
+        """Enter the plates of a site."""
+        with contextlib.ExitStack() as stack:
+            for frame in site.plates:
+                if frame.dim is not None:
+                    stack.enter_context(plates[frame.name])
+            yield
+
+    # -- parameters
+
+    def own(self, holder: nn.ParameterDict, site: Site, value: Tensor) -> None:
+        """Keep a tensor as the site's parameter, repeated to the full size of subsampled plates."""
+        for frame in site.plates:
+            if frame.dim is not None and frame.subsample_size != frame.size:
+                dim = frame.dim - (value.dim() - len(site.fn.batch_shape))
+                times = -(-frame.size // frame.subsample_size)
+                value = torch.cat([value] * times, dim).narrow(dim, 0, frame.size)
+        holder[key_of(site.name)] = nn.Parameter(value.detach().clone(memory_format=torch.contiguous_format))
+
+    def read(self, holder: nn.ParameterDict, site: Site, role: str, event_dim: int, constraint: Any = None) -> Tensor:
+        """The constrained value of a parameter that `own` made, as a param statement."""
+        name = f"{site.name}_{self.prefix}_{role}"
+        leaf = holder[key_of(site.name)]
+        return perform(Site(name, "param", leaf=leaf, constraint=constraint, event_dim=event_dim)).tensor
+
+    def unconstrained(self, site: Site) -> Tensor:
+        """The site's first value, mapped to the reals."""
+        value: Tensor = biject_to(site.fn.support).inv(site.tensor.detach())
+        return value
+
+    # -- answers
+
+    def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The median of each latent site by name; of the values, not of their neighbours in the plate."""
+        raise NotImplementedError
+
+    def _ready(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.prototype is None:
+            if not args and not kwargs:
+                raise ValueError(
+                    f"{type(self).__name__}: call setup(*args) with the model's arguments first, or fit it."
+                )
+            self.setup(*args, **kwargs)
+
+
+def key_of(name: str) -> str:
+    """A site's name as a key that nn.ParameterDict takes."""
+    return name.replace(".", "·")

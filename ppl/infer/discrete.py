@@ -1,0 +1,147 @@
+"""The discrete sites of a model given everything else: posterior draws, or the most probable values together."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl.handlers.block import block
+from ppl.handlers.enum import enum
+from ppl.handlers.replay import replay
+from ppl.handlers.trace import trace
+from ppl.infer.elbo import sequential
+from ppl.infer.elbo.elbo import find_plate_nesting
+from ppl.infer.elbo.estimator import check_home, explain_intractable
+from ppl.infer.elbo.terms import Terms, model_terms, plate_axis
+from ppl.site import Site, plate_shape
+from ppl.tensors.elimination import Intractable, Summed, backtrack, eliminate
+from ppl.tensors.factor import Factor
+from ppl.tensors.semiring import log_sum_exp, maximum
+from ppl.trace import Trace
+
+Program = Callable[..., Any]
+
+
+def infer_discrete(fn: Program | None = None, first_available_dim: int | None = None, temperature: int = 1) -> Program:
+    """A program like `fn` whose sites marked for enumeration take values from their joint posterior, all else given.
+
+    Condition or replay the other latent sites first: `infer_discrete(replay(model, guide_trace))`.
+
+    Args:
+        first_available_dim: a negative dim left of all plates; found by a first run if not given.
+        temperature: 1 for an exact draw, 0 for the most probable values (the joint maximum, not the marginals').
+    Raises: ValueError for another temperature, and for a structure that cannot be summed out.
+    """
+    if temperature not in (0, 1):
+        raise ValueError(f"infer_discrete: temperature must be 0 (maximum) or 1 (posterior draw), got {temperature!r}.")
+    if fn is None:
+        return functools.partial(infer_discrete, first_available_dim=first_available_dim, temperature=temperature)
+    if not callable(fn):
+        raise TypeError(f"infer_discrete wraps a callable, but got {type(fn).__name__}: {fn!r}.")
+    program = fn
+
+    @functools.wraps(program)
+    def inferred(*args: Any, **kwargs: Any) -> Any:
+        first = first_available_dim
+        if first is None:
+            first = -1 - find_plate_nesting(program, _nothing, args, kwargs)
+        record = _posterior(program, args, kwargs, first, temperature)
+        return replay(program, record)(*args, **kwargs)
+
+    return inferred
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """The guide of a program without latent sites."""
+
+
+def _posterior(
+    program: Program, args: tuple[Any, ...], kwargs: dict[str, Any], first_dim: int, temperature: int
+) -> Trace:
+    """A trace with values for the enumerated sites."""
+
+    def run() -> tuple[Trace, tuple[str, ...]]:
+        with block(), enum(first_available_dim=first_dim) as handler, trace() as record:
+            program(*args, **kwargs)
+        return record, tuple(axis.name for axis in handler.axes)
+
+    parts: list[tuple[dict[str, int], dict[str, Factor]]] = []
+    traces: list[tuple[dict[str, int], Trace]] = []
+    sizes: dict[str, int] = {}
+    names: dict[str, Site] = {}
+    for chosen, run_sizes, (record, axes) in sequential.runs(run):
+        parts.append((chosen, model_terms(record, Terms()).model))
+        traces.append((chosen, record))
+        for name, size in run_sizes.items():
+            sizes[name] = max(size, sizes.get(name, 0))
+        names.update({name: record[name] for name in (*axes, *chosen)})
+    factors = sequential.stack(parts, sizes, -torch.inf)
+    chosen_axes = _choose(factors, names, temperature)
+    return _decide(traces, names, sizes, chosen_axes)
+
+
+def _choose(factors: dict[str, Factor], names: dict[str, Site], temperature: int) -> dict[str, Factor]:
+    home = {
+        name: frozenset(plate_axis(f.name) for f in site.plates if f.dim is not None) for name, site in names.items()
+    }
+    for name, factor in factors.items():
+        check_home(name, factor, home)
+    plates = frozenset(axis for f in factors.values() for axis in f.axes if axis not in home)
+    tape: list[Summed] = []
+    try:
+        eliminate(factors.values(), home, plates, reduction=log_sum_exp if temperature else maximum, tape=tape)
+    except Intractable as error:
+        raise ValueError(explain_intractable(error, list(factors))) from error
+    return backtrack(tape, _draw if temperature else _best)
+
+
+def _draw(log_weights: Tensor) -> Tensor:
+    drawn: Tensor = torch.distributions.Categorical(logits=log_weights, validate_args=False).sample()
+    return drawn
+
+
+def _best(log_weights: Tensor) -> Tensor:
+    return log_weights.argmax(-1)
+
+
+def _decide(
+    traces: list[tuple[dict[str, int], Trace]],
+    names: dict[str, Site],
+    sizes: dict[str, int],
+    chosen: dict[str, Factor],
+) -> Trace:
+    """The chosen indices as values of the sites, in a trace to replay."""
+    decided = Trace()
+    for name, site in names.items():
+        frames = [f for f in site.plates if f.dim is not None]
+        batch = [plate_axis(f.name) for f in sorted(frames, key=lambda f: f.dim or 0)]
+        value = _support(name, site, traces, sizes)
+        index = chosen.get(name)
+        if index is None:  # a single value, which no factor shows as an axis
+            index = Factor((), torch.zeros((), dtype=torch.long, device=value.device))
+        size = [frame.subsample_size for frame in sorted(frames, key=lambda f: f.dim or 0)]
+        picked = value[index.aligned(batch).expand(size)]
+        shape = plate_shape(frames)
+        decided.nodes[name] = site.replace(value=picked.reshape(shape + site.fn.event_shape), enum_dims=())
+    return decided
+
+
+def _support(name: str, site: Site, traces: list[tuple[dict[str, int], Trace]], sizes: dict[str, int]) -> Tensor:
+    """The values that a site's index stands for, (K, *event)."""
+    event = site.fn.event_shape
+    if name in sizes:
+        rows: dict[int, Tensor] = {}
+        for chosen, record in traces:
+            if name in chosen:
+                rows.setdefault(chosen[name], record[name].tensor.reshape((-1, *event))[0])
+        return torch.stack([rows.get(index, rows[0]) for index in range(sizes[name])])
+    value = site.tensor
+    batch_dims = value.dim() - len(event)
+    (own,) = (batch_dims + dim for dim, axis in site.enum_dims if axis == name)
+    for position in range(batch_dims):
+        value = value if position == own else value.narrow(position, 0, 1)
+    return value.reshape((-1, *event))

@@ -1,0 +1,7 @@
+"""Objectives for variational inference: one core, three gradient estimators."""
+
+from ppl.infer.elbo.elbo import ELBO
+from ppl.infer.elbo.trace_elbo import Trace_ELBO
+from ppl.infer.elbo.trace_enum_elbo import TraceEnum_ELBO
+
+__all__ = ["ELBO", "TraceEnum_ELBO", "Trace_ELBO"]

@@ -1,0 +1,204 @@
+"""One estimate of the evidence lower bound, and of its gradient, from named terms.
+
+The bound is E_q[log p - log q]. Three estimators meet in it:
+
+- pathwise: a reparameterised draw is differentiated through;
+- score function: a draw that is not gets ∇ log q(z) times its learning signal, the later costs minus a baseline;
+- enumerated: a site with its whole support is summed exactly, in the guide as an expectation under its
+  probabilities, in the model inside the logarithm.
+
+Source: Ranganath et al. 2014 (score function, Rao-Blackwellised by plates), Schulman et al. 2015 (mixed graphs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ppl.infer.elbo.terms import Names, Terms
+from ppl.site import Baseline, Site
+from ppl.tensors.elimination import Intractable, components, contract, eliminate
+from ppl.tensors.factor import Factor, add, union, weigh
+
+
+class Baselines:
+    """Running means of learning signals, by site: the state of the score-function estimator."""
+
+    def __init__(self) -> None:
+        self.means: dict[str, Tensor] = {}
+
+    def subtract(self, site: Site, signal: Tensor) -> Tensor:
+        """A learning signal minus its baseline; then the running mean learns the signal."""
+        options: Baseline = site.infer.baseline
+        centred = signal
+        if options.decaying_average:
+            mean, now = self.means.get(site.name), signal.detach().mean()
+            if mean is not None:
+                centred = centred - mean
+            self.means[site.name] = now if mean is None else options.beta * mean + (1 - options.beta) * now
+        if options.value is not None:
+            centred = centred - options.value.detach()
+        return centred
+
+
+def sum_out_model(terms: Terms, home: Mapping[str, Names], guide_axes: Names) -> list[Factor]:
+    """The model's costs with its enumerated sites summed out, scaled.
+
+    Args: home, the plates of each enumerated site, the model's and the guide's.
+    Raises: ValueError naming sites for an intractable structure, or for unequal scales within one sum.
+    """
+    variables = {name: plates for name, plates in home.items() if name not in guide_axes}
+    carried = {name: home[name] for name in guide_axes}
+    all_plates = frozenset(axis for f in terms.model.values() for axis in f.axes if axis not in home)
+    names = {id(factor): name for name, factor in terms.model.items()}
+    for name, factor in terms.model.items():
+        check_home(name, factor, home)
+    costs = []
+    for component in components(list(terms.model.values()), variables):
+        members = [names[id(factor)] for factor in component]
+        inside = set(variables).intersection(union(component))
+        if not inside:
+            costs += [_scaled(terms, name) for name in members]
+            continue
+        scale = _common_scale(terms, members)
+        keep = all_plates.intersection(*(f.axes for f in component))
+        try:
+            summed = eliminate(component, {v: variables[v] for v in inside}, all_plates, keep, carried)
+        except Intractable as error:
+            raise ValueError(explain_intractable(error, members)) from error
+        costs += [Factor(f.axes, f.tensor * scale) for f in summed]
+    return costs
+
+
+def check_home(name: str, factor: Factor, home: Mapping[str, Names]) -> None:
+    """A site may depend on an enumerated one only within all of that one's plates.
+
+    Raises: ValueError naming both sites and the plates.
+    """
+    for axis in factor.axes:
+        if axis in home and not home[axis] <= frozenset(factor.axes):
+            plates = sorted(p.removeprefix("plate ") for p in home[axis] - frozenset(factor.axes))
+            raise ValueError(
+                f"site '{name}' depends on site '{axis}', which is enumerated within plates {plates}, but stands outside of "
+                f"them. Move '{name}' into these plates, or make them sequential (`for i in ppl.plate(…)`)."
+            )
+
+
+def explain_intractable(error: Intractable, members: list[str]) -> str:
+    """An intractable structure in the words of the program: its plates, its sites, and the way out."""
+    plates = ", ".join(f"'{p.removeprefix('plate ')}'" for p in sorted(error.plates))
+    return (
+        f"sites {sorted(error.variables)} cannot be summed out together: within plates {plates} they all meet in one "
+        f"site (of {members}), which would take time exponential in a plate's size. Make one of the plates sequential "
+        "(`for i in ppl.plate(…)`), or give one of the sites to the guide."
+    )
+
+
+def _scaled(terms: Terms, name: str) -> Factor:
+    factor, scale = terms.model[name], terms.scales[name]
+    if name in terms.scaled:
+        return multiply(factor, terms.scaled[name])
+    return factor if isinstance(scale, (int, float)) and scale == 1 else Factor(factor.axes, factor.tensor * scale)
+
+
+def _common_scale(terms: Terms, members: list[str]) -> Tensor | float:
+    scales = [terms.scales[name] for name in members]
+    first = scales[0]
+    for name, scale in zip(members, scales, strict=True):
+        if scale is not first and not (
+            torch.as_tensor(scale).shape == () and bool(torch.as_tensor(scale == first).all())
+        ):
+            raise ValueError(
+                f"sites {members} are summed together because enumerated sites connect them, so they must share one "
+                f"scale, but site '{members[0]}' has {first} and site '{name}' has {scale}. Subsample only plates that "
+                "contain the enumerated sites, and put handlers.scale around all of them."
+            )
+    if isinstance(first, Tensor) and first.numel() != 1:
+        raise ValueError(
+            f"sites {members} are summed together, so their scale must be one number, not a tensor of many."
+        )
+    return first
+
+
+def multiply(a: Factor, b: Factor) -> Factor:
+    """The product of two factors, broadcast over their axes."""
+    axes = union((a, b))
+    return Factor(axes, a.aligned(axes) * b.aligned(axes))
+
+
+class Expectation:
+    """Exact expectations under the enumerated sites of a guide."""
+
+    def __init__(self, weights: Mapping[str, Factor], home: Mapping[str, Names]) -> None:
+        self.weights, self.home = weights, home
+        self.parents = {v: frozenset(f.axes).intersection(weights) - {v} for v, f in weights.items()}
+
+    def _closure(self, axes: Names) -> Names:
+        """Some enumerated sites with all those that they depend on."""
+        found, front = set(axes), set(axes)
+        while front:
+            front = {parent for v in front for parent in self.parents[v]} - found
+            found |= front
+        return frozenset(found)
+
+    def of(self, cost: Factor, plates: Names | None = None) -> Factor:
+        """E[cost], over all enumerated sites, or over those that do not live within the given plates."""
+        axes = frozenset(cost.axes).intersection(self.weights)
+        over = self._closure(axes)
+        if plates is not None:
+            over = frozenset(v for v in over if not self.home[v] <= plates)
+        if not over:
+            return cost
+        log_weight = contract([self.weights[v] for v in sorted(over)], over - axes)
+        return weigh(log_weight, cost).sum(over)
+
+
+def estimate(
+    costs: list[Factor],
+    scores: Mapping[str, Factor],
+    expectation: Expectation,
+    sites: Mapping[str, Site],
+    baselines: Baselines,
+) -> Tensor:
+    """The bound: a scalar whose value estimates it and whose gradient estimates its gradient.
+
+    Args: costs, log p and -log q terms; scores and sites, of the guide's drawn sites.
+    """
+    total = sum_all([expectation.of(cost).tensor for cost in costs])
+    surrogates = [
+        expectation.of(multiply(score, _signal(name, score, costs, expectation, sites, baselines))).tensor
+        for name, score in scores.items()
+    ]
+    if not surrogates:
+        return total
+    surrogate = sum_all(surrogates)
+    return total + (surrogate - surrogate.detach())
+
+
+def _signal(
+    name: str,
+    score: Factor,
+    costs: list[Factor],
+    expectation: Expectation,
+    sites: Mapping[str, Site],
+    baselines: Baselines,
+) -> Factor:
+    """The costs that a draw may have caused, within its plates, minus the baseline."""
+    plates = frozenset(axis for axis in score.axes if axis not in expectation.weights)
+    seen = []
+    for cost in costs:
+        known = Factor(cost.axes, cost.tensor.detach())
+        known = expectation.of(known, plates)
+        seen.append(known.sum(axis for axis in known.axes if axis not in plates and axis not in expectation.weights))
+    signal = add(seen)
+    return Factor(signal.axes, baselines.subtract(sites[name], signal.tensor))
+
+
+def sum_all(tensors: list[Tensor]) -> Tensor:
+    """The sum of all entries of all tensors, a scalar."""
+    total = tensors[0].sum()
+    for tensor in tensors[1:]:
+        total = total + tensor.sum()
+    return total

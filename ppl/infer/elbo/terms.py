@@ -1,0 +1,107 @@
+"""From the log densities of two traces to named factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ppl.distributions import validation
+from ppl.site import Site, plate_shape
+from ppl.tensors.factor import Factor
+from ppl.trace import Trace, masked
+
+Names = frozenset[str]
+
+
+def plate_axis(name: str) -> str:
+    """The axis of a plate, which cannot be taken for the axis of a site."""
+    return f"plate {name}"
+
+
+def check_dims(tensor: Tensor, site: Site) -> None:
+    """Every batch dim must belong to a plate or to an enumerated site.
+
+    Raises: ValueError naming the site, the dim and the fix.
+    """
+    shape = tensor.shape
+    if not shape:
+        return
+    owned = {f.dim for f in site.plates} | {dim for dim, _ in site.enum_dims}
+    for position, size in enumerate(shape):
+        dim = position - len(shape)
+        if size != 1 and dim not in owned:
+            plates = ", ".join(f"'{f.name}' at dim {f.dim}" for f in site.plates if f.dim is not None) or "none"
+            raise ValueError(
+                f"site '{site.name}' has a batch dim of size {size} at dim {dim} that is under no plate (plates around "
+                f"it: {plates}). If its entries are independent, write `with ppl.plate('…', {size}):` around the "
+                f"statement; if they are one draw, write fn.to_event({-dim})."
+            )
+
+
+def to_factor(tensor: Tensor, site: Site) -> Factor:
+    """A tensor of a site's batch shape with its dims named: plates always, enumerated sites where it varies."""
+    check_dims(tensor, site)
+    shape = torch.broadcast_shapes(tensor.shape, plate_shape(site.plates))
+    names = {dim: name for dim, name in site.enum_dims if -dim <= len(shape) and shape[dim] != 1}
+    names.update({f.dim: plate_axis(f.name) for f in site.plates if f.dim is not None})
+    dims = sorted(names)
+    return Factor(tuple(names[dim] for dim in dims), tensor.expand(shape).reshape([shape[dim] for dim in dims]))
+
+
+@dataclass(slots=True)
+class Terms:
+    """What the estimator needs of one pair of traces."""
+
+    model: dict[str, Factor] = field(default_factory=dict)  # log densities, with masks, without scales
+    guide: dict[str, Factor] = field(default_factory=dict)  # -(log densities), masked and scaled, for their values
+    scores: dict[str, Factor] = field(default_factory=dict)  # score functions of the guide's drawn sites
+    weights: dict[str, Factor] = field(default_factory=dict)  # log probabilities of the guide's enumerated sites
+    scales: dict[str, Tensor | float] = field(default_factory=dict)  # of the model's sites
+    scaled: dict[str, Factor] = field(default_factory=dict)  # the scales that are tensors, as factors
+
+    def take_guide(self, other: Terms) -> None:
+        """Take over the guide's part of other terms."""
+        self.guide, self.scores, self.weights = other.guide, other.scores, other.weights
+
+
+def guide_terms(trace: Trace, enumerated: Names, into: Terms) -> Terms:
+    """Add the terms of a guide's trace."""
+    for name, site in trace.nodes.items():
+        if site.kind != "sample":
+            continue
+        log_q = trace.log_prob(name)
+        if name in enumerated:
+            into.weights[name] = to_factor(_unmasked(trace, name), site)
+            into.guide[name] = to_factor(-log_q, site)
+            continue
+        with validation.trusted():
+            parts = site.fn.score_parts(site.tensor)
+        if isinstance(parts.score_function, Tensor):
+            into.scores[name] = to_factor(parts.score_function, site)
+            pathwise = parts.entropy_term
+            if isinstance(pathwise, Tensor):
+                pathwise = masked(pathwise, site.mask) * site.scale
+            log_q = log_q.detach() + (pathwise - pathwise.detach() if isinstance(pathwise, Tensor) else 0.0)
+        into.guide[name] = to_factor(-log_q, site)
+    return into
+
+
+def model_terms(trace: Trace, into: Terms) -> Terms:
+    """Add the terms of a model's trace."""
+    for name, site in trace.nodes.items():
+        if site.kind == "sample":
+            into.model[name] = to_factor(trace.unscaled_log_prob(name), site)
+            into.scales[name] = site.scale
+            if isinstance(site.scale, Tensor) and site.scale.dim():
+                into.scaled[name] = to_factor(site.scale, site)
+    return into
+
+
+def _unmasked(trace: Trace, name: str) -> Tensor:
+    site = trace[name]
+    if site.mask is None:
+        return trace.unscaled_log_prob(name)
+    with validation.trusted():
+        return site.fn.log_prob(site.tensor)

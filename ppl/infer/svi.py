@@ -1,0 +1,225 @@
+"""Stochastic variational inference: fit a guide, and a model's parameters, by gradient steps on an ELBO."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ppl.distributions.validation import is_validation_enabled
+from ppl.handlers.trace import trace
+from ppl.infer.elbo import ELBO, Trace_ELBO
+from ppl.optim import as_optimizer
+from ppl.params import ParamStore
+
+Program = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class SVIResult:
+    """What `SVI.run` returns."""
+
+    params: dict[str, Tensor]  # constrained values by name, detached
+    losses: Tensor  # one a step, shape (steps,)
+    interrupted: bool = False  # whether Ctrl-C ended the run early
+
+
+class SVI:
+    """Minimise a loss of a model and a guide.
+
+        svi = SVI(model, guide, ppl.optim.Adam({"lr": 0.01}), Trace_ELBO())
+        result = svi.run(1000, data)
+
+    Parameters live in `svi.params`, a store of this object's own.
+
+    Args:
+        optim: of `ppl.optim`, a torch.optim class, or a function from parameters to a torch optimiser.
+        loss: an ELBO; Trace_ELBO() by default.
+        params: a store to use instead of a new one.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        optim: Any,
+        loss: ELBO | None = None,
+        *,
+        params: ParamStore | None = None,
+    ) -> None:
+        for role, program in (("model", model), ("guide", guide)):
+            if not callable(program):
+                raise TypeError(f"SVI: the {role} must be callable, but got {type(program).__name__}: {program!r}.")
+        if loss is not None and not isinstance(loss, ELBO):
+            raise ValueError(f"SVI: loss must be an ELBO such as Trace_ELBO(), got {loss!r}.")
+        self.model, self.guide = model, guide
+        self.optim = as_optimizer(optim)
+        self.loss = Trace_ELBO() if loss is None else loss
+        self.params = ParamStore() if params is None else params
+        self.num_steps = 0  # steps taken so far
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.scheduler: Any = None
+        self._version = -1
+        self._trained: list[tuple[str, Tensor]] = []
+        self._pending: dict[str, Any] | None = None
+
+    # -- parameters
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        """Make all parameters and the optimiser, by running guide and model once; `step` does it when needed."""
+        with self.params, torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            with trace(param_only=True) as of_guide:
+                self.guide(*args, **kwargs)
+            with trace(param_only=True) as of_model:
+                self.model(*args, **kwargs)
+        names = dict.fromkeys([*of_guide.nodes, *of_model.nodes])
+        self._trained = [(n, self.params.unconstrained(n)) for n in names if n in self.params]
+        self._trained = [(n, leaf) for n, leaf in self._trained if leaf.requires_grad]
+        self._version = self.params.version
+        self._build()
+
+    def _build(self) -> None:
+        """Give the optimiser the parameters it does not have yet."""
+        if not self._trained:
+            return
+        if self.optimizer is None:
+            self.optimizer = self.optim.build(self._trained)
+            self.scheduler = self.optim.scheduler(self.optimizer)
+        else:
+            known = {id(leaf) for group in self.optimizer.param_groups for leaf in group["params"]}
+            fresh = [(name, leaf) for name, leaf in self._trained if id(leaf) not in known]
+            for group in self.optim.groups(fresh):
+                self.optimizer.add_param_group(group)
+        if self._pending is not None:
+            self.optimizer.load_state_dict(self._pending["optimizer"])
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(self._pending["scheduler"])
+            self._pending = None
+
+    # -- steps
+
+    def step(self, *args: Any, **kwargs: Any) -> float:
+        """One gradient step; returns the loss before it.
+
+        Raises: ValueError where NaN comes up, naming step, parameter or site and plate index. The parameters then
+            still have their values of before the step.
+        """
+        if self._version != self.params.version:
+            self.setup(*args, **kwargs)
+        with self.params:
+            loss = self.loss(self.model, self.guide, *args, **kwargs)
+        if self._version != self.params.version:  # a parameter that the setup run did not meet
+            self.setup(*args, **kwargs)
+        value = loss.item()
+        if math.isnan(value):
+            raise ValueError(self._explain_nan("the loss"))
+        if self.optimizer is not None:
+            self._update(loss)
+        self.num_steps += 1
+        return value
+
+    def _update(self, loss: Tensor) -> None:
+        assert self.optimizer is not None
+        self.optimizer.zero_grad(set_to_none=True)
+        if loss.requires_grad:
+            loss.backward()
+        if is_validation_enabled():
+            self._check_gradients()
+        if self.optim.clip_args:
+            self.optim.clip([leaf for _, leaf in self._trained])
+        self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def _check_gradients(self) -> None:
+        grads = [leaf.grad.sum() for _, leaf in self._trained if leaf.grad is not None]
+        if not grads or math.isfinite(torch.stack(grads).sum().item() if len(grads) > 1 else grads[0].item()):
+            return
+        for name, leaf in self._trained:
+            if leaf.grad is not None and not bool(leaf.grad.isfinite().all()):
+                raise ValueError(
+                    f"step {self.num_steps}: the gradient of parameter '{name}' is not finite, although the loss is. A "
+                    "function in the model has an infinite slope at the value reached, such as sqrt or log near 0, or the "
+                    "learning rate is too high. The parameters keep their last values."
+                )
+
+    def _explain_nan(self, what: str) -> str:
+        found = []
+        for trace_ in reversed(self.loss.last_traces or ()):
+            found += trace_.describe_nan()
+        causes = "; ".join(found[:3]) or "no single site is NaN: infinities of opposite sign met in the sum"
+        return (
+            f"step {self.num_steps}: {what} is NaN. First found: {causes}. Look at the inputs of that site, lower the "
+            "learning rate, or start elsewhere (init_loc_fn). The parameters keep their last values."
+        )
+
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:
+        """The loss now, without a step."""
+        with self.params:
+            return self.loss.loss(self.model, self.guide, *args, **kwargs)
+
+    def run(
+        self,
+        num_steps: int,
+        *args: Any,
+        progress_bar: bool = True,
+        callback: Callable[[int, float], None] | None = None,
+        **kwargs: Any,
+    ) -> SVIResult:
+        """Take many steps.
+
+        Args:
+            num_steps: how many.
+            progress_bar: show one on standard error.
+            callback: called with the step's number in this run and its loss.
+        Returns: losses and parameters. Ctrl-C ends the run early and keeps what is done.
+        """
+        if num_steps < 1:
+            raise ValueError(f"SVI.run: num_steps must be at least 1, got {num_steps}.")
+        losses: list[float] = []
+        interrupted = False
+        with tqdm(total=num_steps, disable=not progress_bar, desc="SVI", unit="step", mininterval=0.2) as bar:
+            try:
+                for step in range(num_steps):
+                    losses.append(self.step(*args, **kwargs))
+                    bar.update()
+                    if progress_bar and (step % 25 == 0 or step == num_steps - 1):
+                        bar.set_postfix_str(f"loss {_mean(losses[-25:]):.4g}", refresh=False)
+                    if callback is not None:
+                        callback(step, losses[-1])
+            except KeyboardInterrupt:
+                interrupted = True
+        params = {name: value.detach().clone() for name, value in self.params.items()}
+        return SVIResult(params, torch.tensor(losses), interrupted)
+
+    # -- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a later process needs to go on with the same bits: parameters, optimiser, loss, RNG."""
+        return {
+            "params": self.params.state_dict(),
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "loss": self.loss.state_dict(),
+            "num_steps": self.num_steps,
+            "rng": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`; the optimiser takes its part at the next step."""
+        self.params.load_state_dict(state["params"])
+        self.loss.load_state_dict(state["loss"])
+        self.num_steps = int(state["num_steps"])
+        self.optimizer = self.scheduler = None
+        self._version = -1
+        self._pending = state if state["optimizer"] is not None else None
+        torch.set_rng_state(state["rng"])
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

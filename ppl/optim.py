@@ -1,0 +1,188 @@
+"""Optimisers for SVI: torch's, in the spelling `Adam({"lr": 0.01})`, with options by parameter, clipping and schedules.
+
+`SVI` takes an `Optimizer` of this module, any `torch.optim` class, or any function from a list of parameters to a torch
+optimiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Options = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
+Factory = Callable[[list[Any]], torch.optim.Optimizer]
+
+
+class Optimizer:
+    """A torch optimiser class with its options, waiting for parameters.
+
+    Args:
+        optim_args: keyword arguments of the class, or a function from a parameter's name to them.
+        clip_args: `{"clip_norm": x}` bounds the norm of all gradients together, `{"clip_value": x}` each entry.
+    Raises: ValueError for a clip option that is neither.
+    """
+
+    def __init__(
+        self,
+        torch_class: Callable[..., torch.optim.Optimizer],
+        optim_args: Options | None = None,
+        clip_args: Mapping[str, float] | None = None,
+    ) -> None:
+        self.torch_class, self.optim_args = torch_class, {} if optim_args is None else optim_args
+        self.clip_args = dict(clip_args or {})
+        unknown = set(self.clip_args) - {"clip_norm", "clip_value"}
+        if unknown:
+            raise ValueError(f"optimiser: unknown clip_args {sorted(unknown)}; known are clip_norm and clip_value.")
+
+    def groups(self, named: Iterable[tuple[str, Tensor]]) -> list[dict[str, Any]]:
+        """Parameters grouped by their options."""
+        groups: list[dict[str, Any]] = []
+        for name, leaf in named:
+            options = dict(self.optim_args(name) if callable(self.optim_args) else self.optim_args)
+            for group in groups:
+                if group["options"] == options:
+                    group["params"].append(leaf)
+                    break
+            else:
+                groups.append({"options": options, "params": [leaf]})
+        return [{"params": group["params"], **group["options"]} for group in groups]
+
+    def build(self, named: Iterable[tuple[str, Tensor]]) -> torch.optim.Optimizer:
+        """The torch optimiser for some named parameters."""
+        groups = self.groups(named)
+        if callable(self.optim_args):
+            return self.torch_class(groups)
+        return self.torch_class([p for group in groups for p in group["params"]], **self.optim_args)
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
+        """The learning-rate schedule that goes with an optimiser, or None."""
+        return None
+
+    def clip(self, leaves: list[Tensor]) -> None:
+        """Bound the gradients as asked for."""
+        if "clip_norm" in self.clip_args:
+            torch.nn.utils.clip_grad_norm_(leaves, self.clip_args["clip_norm"])
+        if "clip_value" in self.clip_args:
+            torch.nn.utils.clip_grad_value_(leaves, self.clip_args["clip_value"])
+
+
+class _Scheduled(Optimizer):
+    """An optimiser with a schedule, stepped once a step of SVI (or an epoch, by `svi.scheduler.step()`)."""
+
+    def __init__(
+        self,
+        torch_scheduler: Callable[..., Any],
+        optim_args: Mapping[str, Any],
+        clip_args: Mapping[str, float] | None = None,
+    ) -> None:
+        options = dict(optim_args)
+        try:
+            inner = options.pop("optimizer")
+        except KeyError:
+            raise ValueError(
+                "a schedule needs its optimiser: write {'optimizer': torch.optim.Adam, 'optim_args': {'lr': 0.01}, …}."
+            ) from None
+        inner_options = options.pop("optim_args", {})
+        if isinstance(inner, Optimizer):
+            inner_options, inner = inner.optim_args, inner.torch_class
+        super().__init__(inner, inner_options, clip_args)
+        self.torch_scheduler, self.schedule_args = torch_scheduler, options
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
+        return self.torch_scheduler(optimizer, **self.schedule_args)
+
+
+class _ClippedAdam(torch.optim.Adam):
+    """Adam whose gradient entries are clipped and whose learning rate shrinks by a factor each step."""
+
+    def __init__(self, params: Any, clip_norm: float = 10.0, lrd: float = 1.0, **options: Any) -> None:
+        super().__init__(params, **options)
+        self.clip_norm, self.lrd = clip_norm, lrd
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["lr"] = group["lr"] * self.lrd
+            for leaf in group["params"]:
+                if leaf.grad is not None:
+                    leaf.grad.clamp_(-self.clip_norm, self.clip_norm)
+        return super().step(closure)
+
+
+def _spelled(torch_class: Callable[..., torch.optim.Optimizer]) -> Callable[..., Optimizer]:
+    def make(optim_args: Options | None = None, clip_args: Mapping[str, float] | None = None) -> Optimizer:
+        return Optimizer(torch_class, optim_args, clip_args)
+
+    name = torch_class.__name__.strip("_")
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = f"torch.optim.{name} for SVI; see `Optimizer` for the arguments."
+    return make
+
+
+def _scheduled(torch_scheduler: Callable[..., Any]) -> Callable[..., Optimizer]:
+    def make(optim_args: Mapping[str, Any], clip_args: Mapping[str, float] | None = None) -> Optimizer:
+        return _Scheduled(torch_scheduler, optim_args, clip_args)
+
+    name = torch_scheduler.__name__
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = (
+        f"The schedule torch.optim.lr_scheduler.{name}, stepped once a step: "
+        f"`{name}({{'optimizer': torch.optim.Adam, 'optim_args': {{'lr': 0.01}}, …}})`."
+    )
+    return make
+
+
+def _clipped_adam(optim_args: Options | None = None) -> Optimizer:
+    """Adam with gradient entries clipped to ±`clip_norm` (10) and a learning rate multiplied by `lrd` (1) each step."""
+    return Optimizer(_ClippedAdam, optim_args)
+
+
+ClippedAdam = _clipped_adam
+Adadelta = _spelled(torch.optim.Adadelta)
+Adafactor = _spelled(torch.optim.Adafactor)
+Adagrad = _spelled(torch.optim.Adagrad)
+Adam = _spelled(torch.optim.Adam)
+AdamW = _spelled(torch.optim.AdamW)
+Adamax = _spelled(torch.optim.Adamax)
+ASGD = _spelled(torch.optim.ASGD)
+NAdam = _spelled(torch.optim.NAdam)
+RAdam = _spelled(torch.optim.RAdam)
+RMSprop = _spelled(torch.optim.RMSprop)
+Rprop = _spelled(torch.optim.Rprop)
+SGD = _spelled(torch.optim.SGD)
+SparseAdam = _spelled(torch.optim.SparseAdam)
+
+ConstantLR = _scheduled(torch.optim.lr_scheduler.ConstantLR)
+CosineAnnealingLR = _scheduled(torch.optim.lr_scheduler.CosineAnnealingLR)
+CosineAnnealingWarmRestarts = _scheduled(torch.optim.lr_scheduler.CosineAnnealingWarmRestarts)
+CyclicLR = _scheduled(torch.optim.lr_scheduler.CyclicLR)
+ExponentialLR = _scheduled(torch.optim.lr_scheduler.ExponentialLR)
+LambdaLR = _scheduled(torch.optim.lr_scheduler.LambdaLR)
+LinearLR = _scheduled(torch.optim.lr_scheduler.LinearLR)
+MultiStepLR = _scheduled(torch.optim.lr_scheduler.MultiStepLR)
+MultiplicativeLR = _scheduled(torch.optim.lr_scheduler.MultiplicativeLR)
+OneCycleLR = _scheduled(torch.optim.lr_scheduler.OneCycleLR)
+PolynomialLR = _scheduled(torch.optim.lr_scheduler.PolynomialLR)
+StepLR = _scheduled(torch.optim.lr_scheduler.StepLR)
+
+
+def as_optimizer(optim: Any) -> Optimizer:
+    """Whatever a user may give to SVI, as an `Optimizer`.
+
+    Raises: ValueError naming what came and what to write.
+    """
+    if isinstance(optim, Optimizer):
+        return optim
+    if isinstance(optim, torch.optim.Optimizer):
+        raise ValueError(
+            f"SVI: got a torch optimiser that is already bound to parameters ({type(optim).__name__}); SVI finds the "
+            f"parameters itself, so write ppl.optim.{type(optim).__name__}({{'lr': …}}) or "
+            f"lambda params: torch.optim.{type(optim).__name__}(params, lr=…)."
+        )
+    if callable(optim):
+        return Optimizer(optim)
+    raise ValueError(
+        f"SVI: expected an optimiser such as ppl.optim.Adam({{'lr': 0.01}}) or torch.optim.Adam, got {optim!r}."
+    )

@@ -1,0 +1,168 @@
+"""Variable elimination in log space, with plates.
+
+Factors are log densities over named axes. Some axes are variables, to be summed out; some are plates, over which
+factors are multiplied (their logs added); all others are carried along. Deepest plates go first: their variables are
+summed out component by component, and what remains is multiplied over the plate into the next one.
+
+Source: Obermeyer et al. 2019, Tensor Variable Elimination for Plated Factor Graphs, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from opt_einsum.paths import greedy
+from torch import Tensor
+
+from ppl.tensors.factor import Axes, Factor, add, union
+from ppl.tensors.semiring import Reduction, log_sum_exp
+
+Names = frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """One step of an elimination: the variables summed out, and the log factor that they were summed out of."""
+
+    variables: Axes
+    factor: Factor
+
+
+class Intractable(ValueError):
+    """An elimination that would need more than polynomial time; `variables` and `plates` say where."""
+
+    def __init__(self, variables: Names, plates: Names) -> None:
+        super().__init__(f"variables {sorted(variables)} cannot be eliminated within plates {sorted(plates)}")
+        self.variables, self.plates = variables, plates
+
+
+def eliminate(
+    factors: Iterable[Factor],
+    variables: Mapping[str, Names],
+    plates: Names,
+    keep: Names = frozenset(),
+    carried: Mapping[str, Names] | None = None,
+    reduction: Reduction = log_sum_exp,
+    tape: list[Summed] | None = None,
+) -> list[Factor]:
+    """Sum out the variables and multiply over the plates.
+
+    Args:
+        variables: each with the plates it lives in.
+        plates: the axes that are plates.
+        keep: plates not to multiply over.
+        carried: axes that are neither, with the plates they live in, which then cannot be multiplied over.
+        reduction: how to sum.
+        tape: a list to which every step is added, for going back.
+    Returns: factors without variables, over carried axes and plates, whose sum is the answer.
+    Raises: Intractable.
+    """
+    home = {**(carried or {}), **variables}
+    remaining = list(factors)
+    results = []
+    while remaining:
+        leaf = max((plates.intersection(f.axes) for f in remaining), key=lambda p: (len(p), sorted(p)))
+        here = [f for f in remaining if plates.intersection(f.axes) == leaf]
+        remaining = [f for f in remaining if plates.intersection(f.axes) != leaf]
+        local = {v for v, plates_of in variables.items() if plates_of == leaf}
+        for component in components(here, local):
+            factor = contract(component, local, reduction, tape)
+            left = [axis for axis in factor.axes if axis in home]
+            target = leaf & keep.union(*(home[axis] for axis in left))
+            if target == leaf:
+                stuck = frozenset(variables).intersection(left)
+                if stuck:
+                    raise Intractable(stuck, leaf)
+                results.append(factor)
+            else:
+                remaining.append(factor.sum(leaf - target))
+    return results
+
+
+def components(factors: Sequence[Factor], links: Iterable[str]) -> list[list[Factor]]:
+    """Factors grouped so that those which share one of the given axes are together."""
+    linking = set(links)
+    groups: list[tuple[set[str], list[Factor]]] = []
+    for factor in factors:
+        names, members = linking.intersection(factor.axes), [factor]
+        apart = []
+        for other_names, others in groups:
+            if names & other_names:
+                names |= other_names
+                members = others + members
+            else:
+                apart.append((other_names, others))
+        groups = [*apart, (names, members)]
+    return [members for _, members in groups]
+
+
+def contract(
+    factors: Sequence[Factor],
+    variables: Iterable[str],
+    reduction: Reduction = log_sum_exp,
+    tape: list[Summed] | None = None,
+) -> Factor:
+    """Multiply factors and sum out variables, pairwise, in a good order."""
+    gone = set(variables)
+    work = list(factors)
+    if len(work) > 2:
+        sizes = {axis: f.size(axis) for f in work for axis in f.axes}
+        inputs = [frozenset(f.axes) for f in work]
+        order = greedy(inputs, frozenset(union(work)) - gone, sizes)
+    else:
+        order = [tuple(range(len(work)))]
+    for positions in order:
+        picked = [work[i] for i in positions]
+        work = [f for i, f in enumerate(work) if i not in positions]
+        elsewhere = set(union(work))
+        product = add(picked)
+        done = tuple(axis for axis in product.axes if axis in gone and axis not in elsewhere)
+        if done:
+            if tape is not None:
+                tape.append(Summed(done, product))
+            dims = [product.axes.index(axis) for axis in done]
+            product = Factor(tuple(a for a in product.axes if a not in done), reduction(product.tensor, dims))
+        work.append(product)
+    (result,) = work
+    return result
+
+
+def backtrack(tape: Sequence[Summed], choose: Callable[[Tensor], Tensor]) -> dict[str, Factor]:
+    """Go back through an elimination, choosing each variable's value given those chosen before.
+
+    Args: choose, from log weights (…, K) to indices (…), such as a draw or an argmax.
+    Returns: for each variable, an integer factor over the plates (and carried axes) it was summed in.
+    """
+    chosen: dict[str, Factor] = {}
+    for step in reversed(tape):
+        axes = step.factor.axes
+        outer = [axis for axis in axes if axis not in step.variables and axis not in chosen]
+        batch = union([Factor(tuple(outer), torch.empty(0)), *(chosen[a] for a in axes if a in chosen)])
+        weights = take(step.factor, {a: chosen[a] for a in axes if a in chosen}, batch, step.variables)
+        sizes = [step.factor.size(v) for v in step.variables]
+        index = choose(weights.flatten(weights.dim() - len(sizes)))
+        for variable, size in reversed(list(zip(step.variables, sizes, strict=True))):
+            chosen[variable] = Factor(batch, index % size)
+            index = index // size
+    return chosen
+
+
+def take(factor: Factor, chosen: Mapping[str, Factor], batch: Sequence[str], rest: Sequence[str]) -> Tensor:
+    """The entries of a factor at the chosen indices.
+
+    Shapes: (*batch, *rest).
+    """
+    index: list[Tensor | slice] = []
+    tensor = factor.tensor.permute(
+        [factor.axes.index(a) for a in factor.axes if a not in rest] + [factor.axes.index(a) for a in rest]
+    )
+    for axis in (a for a in factor.axes if a not in rest):
+        if axis in chosen:
+            index.append(chosen[axis].aligned(batch))
+        else:
+            shape = [1] * len(batch)
+            shape[list(batch).index(axis)] = -1
+            index.append(torch.arange(factor.size(axis), device=tensor.device).reshape(shape))
+    return tensor[tuple(index)] if index else tensor

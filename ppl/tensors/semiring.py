@@ -1,0 +1,27 @@
+"""Ways to sum out a dim of log factors: all of one value together, or the best one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Reduction = Callable[[Tensor, Sequence[int]], Tensor]
+
+
+def log_sum_exp(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """log Σ exp(x) over some dims; where all entries are -inf, -inf with a zero gradient instead of NaN."""
+    top = x.detach().amax(tuple(dims), keepdim=True)
+    top = torch.where(top.isfinite(), top, torch.zeros_like(top))
+    total = (x - top).exp().sum(tuple(dims))
+    empty = total == 0
+    safe = torch.where(empty, torch.ones_like(total), total).log() + top.squeeze(tuple(dims))
+    return safe.masked_fill(empty, -torch.inf)
+
+
+def maximum(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """The largest entry over some dims; the gradient goes to one of the largest."""
+    for dim in sorted(dims, reverse=True):
+        x = x.max(dim).values
+    return x
