@@ -55,7 +55,11 @@ class Optimizer:
         groups = self.groups(named)
         if callable(self.optim_args):
             return self.torch_class(groups)
-        return self.torch_class([p for group in groups for p in group["params"]], **self.optim_args)
+        options = dict(self.optim_args)
+        leaves = [leaf for group in groups for leaf in group["params"]]
+        if self.torch_class in _FUSED and not options.keys() & {"foreach", "fused", "differentiable", "capturable"}:
+            options["fused"] = all(leaf.is_floating_point() and leaf.device.type in ("cpu", "cuda") for leaf in leaves)
+        return self.torch_class(leaves, **options)
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
         """The learning-rate schedule that goes with an optimiser, or None."""
@@ -67,6 +71,10 @@ class Optimizer:
             torch.nn.utils.clip_grad_norm_(leaves, self.clip_args["clip_norm"])
         if "clip_value" in self.clip_args:
             torch.nn.utils.clip_grad_value_(leaves, self.clip_args["clip_value"])
+
+
+# torch's optimisers that update all parameters in one kernel, which takes a third of the time of a small step
+_FUSED = {torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad}
 
 
 class _Scheduled(Optimizer):

@@ -28,6 +28,7 @@ class ParamStore:
     def __init__(self) -> None:
         self._leaves: dict[str, Tensor] = {}
         self._constraints: dict[str, Any] = {}
+        self._transforms: dict[str, Any] = {}  # to each constraint, made when first needed
         self._owned: set[str] = set()  # names whose leaf belongs to a module
         self.version = 0  # grows when a leaf is added, replaced or removed
 
@@ -38,7 +39,10 @@ class ParamStore:
         constraint = self._constraints[name]
         if constraint is constraints.real:
             return leaf
-        value: Tensor = transform_to(constraint)(leaf)
+        transform = self._transforms.get(name)
+        if transform is None:
+            transform = self._transforms[name] = transform_to(constraint)
+        value: Tensor = transform(leaf)
         return value
 
     def unconstrained(self, name: str) -> Tensor:
@@ -125,6 +129,7 @@ class ParamStore:
     def _put(self, name: str, leaf: Tensor, constraint: Any) -> None:
         self._leaves[name] = leaf
         self._constraints[name] = constraint
+        self._transforms.pop(name, None)
         self.version += 1
 
     def setdefault(self, name: str, init: Init, constraint: Any = None, leaf: Tensor | None = None) -> Tensor:
@@ -215,6 +220,7 @@ class ParamStore:
             if old is not None and old.shape == data.shape:
                 with torch.no_grad():
                     old.copy_(data)
+                self._transforms.pop(name, None)
                 self._constraints[name] = decode_constraint(state["constraints"][name])
             else:
                 self._owned.discard(name)

@@ -48,9 +48,10 @@ def settle(site: Site) -> Site:
         d = expand_to_plates(site, site.fn) if site.plates and site.kind == "sample" else site.fn
         if site.value is None:
             return site.replace(distribution=d, value=d())
-        if validation.is_validation_enabled() and not any(name == site.name for _, name in site.enum_dims):
+        enumerated = site.enum_dims and any(name == site.name for _, name in site.enum_dims)
+        if not enumerated and validation.is_validation_enabled():
             check_value(site, d, site.value)
-        return site.replace(distribution=d)
+        return site if d is site.distribution else site.replace(distribution=d)
     if site.kind == "param":
         if site.value is None:
             store = get_param_store()

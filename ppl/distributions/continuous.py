@@ -12,7 +12,7 @@ from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 from torch.distributions.utils import broadcast_all
 
 from ppl.distributions.composed import Composed
-from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape
+from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape, forceable
 
 
 class Beta(Composed, td.Beta, Distribution):
@@ -69,6 +69,8 @@ class GeneralizedPareto(td.GeneralizedPareto, Distribution):
 class Gumbel(Composed, td.Gumbel, Distribution):
     """The distribution of maxima with mode `loc`."""
 
+    has_rsample = forceable(td.TransformedDistribution.has_rsample)
+
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "transforms"}  # torch's inverses do not pickle
 
@@ -103,6 +105,8 @@ class LogNormal(Composed, td.LogNormal, Distribution):
 
 class Pareto(Composed, td.Pareto, Distribution):
     """A power law above `scale` with exponent `alpha`."""
+
+    has_rsample = forceable(td.TransformedDistribution.has_rsample)
 
 
 class RelaxedBernoulli(td.RelaxedBernoulli, Distribution):
@@ -160,8 +164,12 @@ class VonMises(td.VonMises, Distribution):
             self._validate_sample(value)
         # torch's own Bessel function is good to 8 digits; this one to all
         log_bessel = torch.special.i0e(self.concentration).log()
-        return self.concentration * ((value - self.loc).cos() - 1) - log_bessel - math.log(2 * math.pi)
+        centred = (value - self.loc).cos() - 1
+        log_prob: Tensor = self.concentration * centred - log_bessel - math.log(2 * math.pi)
+        return log_prob
 
 
 class Weibull(Composed, td.Weibull, Distribution):
     """Life times with the given `scale` and shape `concentration`."""
+
+    has_rsample = forceable(td.TransformedDistribution.has_rsample)

@@ -47,6 +47,13 @@ class _Choice(Distribution):
 class Categorical(td.Categorical, _Choice):
     """One of K categories, 0 to K - 1, with the probabilities in the last dim of `probs` (or `logits`)."""
 
+    def sample(self, sample_shape: ShapeLike = Size()) -> Tensor:
+        shape = self.shape(sample_shape)
+        if 0 in shape:  # torch cannot draw nothing
+            return torch.empty(shape, dtype=torch.int64, device=self._param.device)
+        draw: Tensor = super().sample(Size(sample_shape))  # type: ignore[no-untyped-call]
+        return draw
+
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
@@ -67,6 +74,13 @@ class _OneHot:
         this._categorical = td.Categorical(probs, logits, validate_args=False)
         shape = this._categorical.param_shape
         Distribution.__init__(this, shape[:-1], shape[-1:], validate_args)
+
+    def sample(self, sample_shape: ShapeLike = Size()) -> Tensor:
+        this: Any = self
+        index = this._categorical.sample(Size(sample_shape)).unsqueeze(-1)
+        # torch's one_hot looks at values, which a graph cannot
+        categories = torch.arange(this.event_shape[0], device=index.device)
+        return (index == categories).to(this._param.dtype)  # type: ignore[no-any-return]
 
 
 class OneHotCategorical(_OneHot, td.OneHotCategorical, _Choice):

@@ -480,7 +480,9 @@ def feasible(d: torch.distributions.Distribution, like: Tensor) -> Tensor:
         support: Any = d.support
     except NotImplementedError:  # a foreign distribution without one
         return torch.zeros(d.event_shape, dtype=like.dtype, device=like.device)
-    while hasattr(support, "base_constraint") and (support.is_discrete or not hasattr(support, "reinterpreted_batch_ndims")):
+    while hasattr(support, "base_constraint") and (
+        support.is_discrete or not hasattr(support, "reinterpreted_batch_ndims")
+    ):
         support = support.base_constraint  # of a mixture's support, or of a discrete product's
     if not support.is_discrete:
         try:
@@ -489,7 +491,9 @@ def feasible(d: torch.distributions.Distribution, like: Tensor) -> Tensor:
             transform = torch.distributions.transform_to(support)
         shape = transform.inverse_shape(d.event_shape)
         point: Tensor = transform(torch.zeros(shape, dtype=_float_dtype(like), device=like.device))
-        return point.to(like.dtype)
+        if hasattr(support, "lower_bound"):  # an interval may have an infinite end
+            point = torch.where(point.isfinite(), point, support.lower_bound)
+        return point.detach().to(like.dtype)
     if not hasattr(support, "lower_bound") and d.has_enumerate_support:
         return d.enumerate_support(expand=False)[0].to(like.dtype)
     low = getattr(support, "lower_bound", 0)
@@ -521,7 +525,7 @@ def lift(d: torch.distributions.Distribution) -> Distribution:
 def _lifted_class(cls: type) -> type:
     def expand(self: Any, batch_shape: ShapeLike, _instance: Any = None) -> Any:
         try:
-            return lift(cls.expand(self, Size(batch_shape), _instance))  # type: ignore[attr-defined]
+            return self._hand_on(lift(cls.expand(self, Size(batch_shape), _instance)))  # type: ignore[attr-defined]
         except NotImplementedError:
             return Distribution.expand(self, batch_shape)
 

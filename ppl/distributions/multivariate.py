@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.distributions as td
-from torch import Size
+from torch import Size, Tensor
 
 from ppl.distributions.composed import Composed
 from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape, forceable
@@ -55,6 +55,11 @@ class RelaxedOneHotCategorical(td.RelaxedOneHotCategorical, Distribution):
 
 class Wishart(td.Wishart, Distribution):
     """Positive definite matrices: sums of `df` outer products of normal vectors."""
+
+    def rsample(self, sample_shape: ShapeLike = Size(), max_try_correction: int | None = None) -> Tensor:
+        # torch draws again, and warns, where a draw is *not* singular (its check is the wrong way round)
+        draw: Tensor = self._bartlett_sampling(Size(sample_shape))  # type: ignore[no-untyped-call]
+        return draw
 
     @classmethod
     def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:

@@ -59,7 +59,7 @@ class Normal(torch.distributions.Normal, Distribution):
         if self._validate_args:
             self._validate_sample(value)
         z = (value - self.loc) / self.scale
-        return -0.5 * (z * z) - self.scale.log() - _HALF_LOG_2PI
+        return torch.addcmul(-_HALF_LOG_2PI - self.scale.log(), z, z, value=-0.5)
 
     @classmethod
     def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:

@@ -70,8 +70,6 @@ class _follow(Handler):
             site = site.replace(value=self.nodes[site.name].value)
         site = perform(site)
         self.sources[site.name] = sources - {site.name}
-        if site.kind == "deterministic":
-            return site
         return site.replace(value=self.provenance.name(site.tensor, site.name))
 
 

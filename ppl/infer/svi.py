@@ -125,7 +125,8 @@ class SVI:
 
     def _update(self, loss: Tensor) -> None:
         assert self.optimizer is not None
-        self.optimizer.zero_grad(set_to_none=True)
+        for _, leaf in self._trained:
+            leaf.grad = None
         if loss.requires_grad:
             loss.backward()
         if is_validation_enabled():

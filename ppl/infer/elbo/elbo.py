@@ -46,6 +46,7 @@ class ELBO:
         self.baselines = Baselines()
         self.last_traces: tuple[Trace, Trace] | None = None  # of the latest estimate: model's and guide's
         self._found_nesting: int | None = None
+        self._matched: tuple[tuple[str, ...], ...] | None = None  # the sites of the programs last found to fit
 
     def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, -ELBO: a scalar whose gradient is the estimator's gradient."""
@@ -100,9 +101,11 @@ class ELBO:
         if not drawn and not any(
             _is_factor(site) for site in guide_trace.nodes.values()
         ):  # pathwise alone is a plain sum
-            costs = [_checked(model_trace, name) for name, s in model_trace.nodes.items() if s.kind == "sample"]
-            costs += [-_checked(guide_trace, name) for name, s in guide_trace.nodes.items() if s.kind == "sample"]
-            return -sum_all(costs) if costs else torch.zeros(())
+            log_p = [_checked(model_trace, name) for name, s in model_trace.nodes.items() if s.kind == "sample"]
+            log_q = [_checked(guide_trace, name) for name, s in guide_trace.nodes.items() if s.kind == "sample"]
+            if not log_p or not log_q:
+                return -sum_all(log_p) if log_p else torch.zeros(())
+            return sum_all(log_q) - sum_all(log_p)
         terms = model_terms(model_trace, Terms())
         guide_terms(guide_trace, frozenset(), terms)
         return self._assemble(terms, {}, guide_trace)
@@ -150,8 +153,10 @@ class ELBO:
 
     def _check(self, model_trace: Trace, guide_trace: Trace, enumerated: Names) -> None:
         self.last_traces = model_trace, guide_trace
-        if is_validation_enabled():
+        sites = (*model_trace.nodes,), (*guide_trace.nodes,)
+        if sites != self._matched and is_validation_enabled():
             check_match(model_trace, guide_trace, enumerated, self.enumerates)
+            self._matched = sites
 
     # -- state
 

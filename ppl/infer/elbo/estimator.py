@@ -198,7 +198,7 @@ def _signal(
 
 def sum_all(tensors: list[Tensor]) -> Tensor:
     """The sum of all entries of all tensors, a scalar."""
-    total = tensors[0].sum()
+    total = tensors[0].sum() if tensors[0].dim() else tensors[0]
     for tensor in tensors[1:]:
-        total = total + tensor.sum()
+        total = total + (tensor.sum() if tensor.dim() else tensor)
     return total

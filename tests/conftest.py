@@ -1,0 +1,24 @@
+"""What every test starts from: double precision, one thread, a fixed seed, no parameters, no handlers."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+import ppl
+
+torch.set_num_threads(1)
+torch.set_default_dtype(torch.float64)  # here too, for the constants of test modules
+
+
+@pytest.fixture(autouse=True)
+def clean_slate():
+    ppl.set_rng_seed(0)
+    ppl.clear_param_store()
+    yield
+    torch.set_default_dtype(torch.float64)
+    left = list(ppl.stack.active())
+    ppl.stack._stack.set(None)
+    assert not left, f"handlers left on the stack: {left}"
