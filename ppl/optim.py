@@ -61,6 +61,15 @@ class Optimizer:
             options["fused"] = all(leaf.is_floating_point() and leaf.device.type in ("cpu", "cuda") for leaf in leaves)
         return self.torch_class(leaves, **options)
 
+    def extend(self, optimizer: torch.optim.Optimizer, named: list[tuple[str, Tensor]]) -> None:
+        """Give a torch optimiser more parameters: with the same options for all, they join the first group, schedule
+        and all."""
+        if callable(self.optim_args):
+            for group in self.groups(named):
+                optimizer.add_param_group(group)
+        else:
+            optimizer.param_groups[0]["params"].extend(leaf for _, leaf in named)
+
     def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
         """The learning-rate schedule that goes with an optimiser, or None."""
         return None

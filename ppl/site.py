@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions.distribution import Distribution
+from ppl.distributions.distribution import Distribution, expanded
 from ppl.distributions.validation import describe_entries
 
 Kind = Literal["sample", "param", "deterministic", "plate", "subsample"]
@@ -184,12 +184,7 @@ def expand_to_plates(site: Site, d: Distribution) -> Distribution:
                 f"index the data with the plate's indices, or declare the dim with .to_event(1)."
             )
     target = torch.broadcast_shapes(batch, shape)
-    if target == batch:
-        return d
-    try:
-        return d.expand(target)  # type: ignore[no-any-return]
-    except NotImplementedError:  # a user's subclass of a torch distribution with its own __init__
-        return Distribution.expand(d, target)  # type: ignore[no-any-return]
+    return expanded(d, target)
 
 
 def locate(bad: Tensor, site: Site) -> str:

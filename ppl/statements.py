@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ppl.distributions.delta import Unit
-from ppl.distributions.distribution import Distribution, lift
+from ppl.distributions.distribution import Distribution
+from ppl.distributions.lifting import lift
 from ppl.distributions.validation import Invalid, is_validation_enabled
 from ppl.site import Infer, Init, Site
 from ppl.stack import perform

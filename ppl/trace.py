@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ppl.distributions import validation
-from ppl.distributions.distribution import ScoreParts, mask_value
+from ppl.distributions.distribution import ScoreParts
+from ppl.distributions.masked import mask_value
 from ppl.distributions.subsample import same_plate
 from ppl.site import Site, describe_nan
 

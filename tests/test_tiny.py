@@ -55,7 +55,12 @@ def test_the_maximum_a_posteriori_is_exact() -> None:
     guide = AutoDelta(handlers.reparam(groups, config={"effect": LocScaleReparam(0.0)}))
     svi = SVI(guide.model, guide, ppl.optim.Adam({"lr": 0.1}))
     svi.run(400, y, progress_bar=False)
-    precision = torch.tensor([[1 / 100 + 3 / 4, *[-1 / 4] * 3], *[[-1 / 4 if j == 0 else (5 + 1 / 4) * (i == j) for j in range(4)] for i in range(1, 4)]])
+    precision = torch.tensor(
+        [
+            [1 / 100 + 3 / 4, *[-1 / 4] * 3],
+            *[[-1 / 4 if j == 0 else (5 + 1 / 4) * (i == j) for j in range(4)] for i in range(1, 4)],
+        ]
+    )
     exact = torch.linalg.solve(precision, torch.cat([torch.zeros(1), y.sum(0)]))
     mode = Predictive(guide.model, guide=guide, num_samples=1)(y)
     torch.testing.assert_close(torch.cat([mode["mean"], mode["effect"][0]]), exact, atol=0.02, rtol=0)

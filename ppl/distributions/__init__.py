@@ -6,9 +6,9 @@ See `ppl.distributions.distribution` for the contract on shapes.
 from torch.distributions import ExponentialFamily, biject_to, kl_divergence, register_kl, transform_to
 
 from ppl.distributions import constraints, transforms
+from ppl.distributions.cauchy import Cauchy, HalfCauchy
 from ppl.distributions.continuous import (
     Beta,
-    Cauchy,
     Chi2,
     ContinuousBernoulli,
     Exponential,
@@ -16,12 +16,9 @@ from ppl.distributions.continuous import (
     Gamma,
     GeneralizedPareto,
     Gumbel,
-    HalfCauchy,
-    HalfNormal,
     InverseGamma,
     Kumaraswamy,
     Laplace,
-    LogNormal,
     Pareto,
     RelaxedBernoulli,
     StudentT,
@@ -44,17 +41,14 @@ from ppl.distributions.discrete import (
     OneHotCategoricalStraightThrough,
     Poisson,
 )
-from ppl.distributions.distribution import (
-    Distribution,
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
-    ScoreParts,
-    lift,
-)
+from ppl.distributions.distribution import Distribution, ScoreParts
 from ppl.distributions.empirical import (
     Empirical,
 )
+from ppl.distributions.expanded import ExpandedDistribution
+from ppl.distributions.independent import Independent
+from ppl.distributions.lifting import lift
+from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.multivariate import (
     Dirichlet,
     LKJCholesky,
@@ -66,9 +60,7 @@ from ppl.distributions.multivariate import (
     TransformedDistribution,
     Wishart,
 )
-from ppl.distributions.normal import (
-    Normal,
-)
+from ppl.distributions.normal import HalfNormal, LogNormal, Normal
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,

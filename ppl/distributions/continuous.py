@@ -19,10 +19,6 @@ class Beta(Composed, td.Beta, Distribution):
     """On the unit interval, with `concentration1` for the ones and `concentration0` for the zeros."""
 
 
-class Cauchy(td.Cauchy, Distribution):
-    """The Cauchy distribution with median `loc` and half width at half maximum `scale`."""
-
-
 class Chi2(td.Chi2, Distribution):
     """The chi-squared distribution with `df` degrees of freedom."""
 
@@ -79,14 +75,6 @@ class Gumbel(Composed, td.Gumbel, Distribution):
         self.transforms = td.Gumbel(self.loc, self.scale, validate_args=False).transforms
 
 
-class HalfCauchy(td.HalfCauchy, Distribution):
-    """The absolute value of a Cauchy draw around 0."""
-
-
-class HalfNormal(td.HalfNormal, Distribution):
-    """The absolute value of a normal draw around 0 with standard deviation `scale`."""
-
-
 class InverseGamma(Composed, td.InverseGamma, Distribution):
     """The reciprocal of a gamma draw."""
 
@@ -97,10 +85,6 @@ class Kumaraswamy(Composed, td.Kumaraswamy, Distribution):
 
 class Laplace(td.Laplace, Distribution):
     """The double exponential around `loc`."""
-
-
-class LogNormal(Composed, td.LogNormal, Distribution):
-    """The exponential of a normal draw with mean `loc` and standard deviation `scale`."""
 
 
 class Pareto(Composed, td.Pareto, Distribution):

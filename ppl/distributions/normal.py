@@ -1,59 +1,38 @@
-"""The normal distribution, with the short paths that small eager models spend their time in."""
+"""The normal distribution and its kin."""
 
 from __future__ import annotations
 
 import math
-from numbers import Number
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions import validation
-from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape
+from ppl.distributions.distribution import Distribution, ShapeLike
+from ppl.distributions.scalar import Scalar
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_HALF_LOG_HALF_PI = 0.5 * math.log(math.pi / 2)
+_FIELD = cast(Tensor, None)  # stands where torch has a property, so that the object's own field is found
 
 
-class Normal(torch.distributions.Normal, Distribution):
+def _noise(like: Tensor, sample_shape: ShapeLike) -> Tensor:
+    if not sample_shape:
+        return torch.randn_like(like)
+    return torch.randn((*sample_shape, *like.shape), dtype=like.dtype, device=like.device)
+
+
+class Normal(Scalar, torch.distributions.Normal, Distribution):
     """The normal distribution with mean `loc` and standard deviation `scale` > 0."""
 
     expands_without_init = True
+    parameters = ("loc", "scale")
 
     def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
-        validate = validation.is_validation_enabled() if validate_args is None else validate_args
-        loc_is_number, scale_is_number = not isinstance(loc, Tensor), not isinstance(scale, Tensor)
-        if loc_is_number and scale_is_number:
-            _check_numbers(loc, scale)
-            ok = loc == loc and scale > 0  # checked as numbers, so that constants cost no tensor operation
-            self.loc, self.scale = torch.tensor(float(loc)), torch.tensor(float(scale))
-            self._batch_shape = Size()
-            validate_tensors = validate and not ok
-        else:
-            validate_tensors = validate
-            if loc_is_number:
-                loc = _as_tensor(loc, scale)  # type: ignore[arg-type]
-            elif scale_is_number:
-                scale = _as_tensor(scale, loc)  # type: ignore[arg-type]
-            if loc.shape != scale.shape:  # type: ignore[union-attr]
-                loc, scale = torch.broadcast_tensors(loc, scale)
-            if not (loc.is_floating_point() and scale.is_floating_point()):  # type: ignore[union-attr]
-                loc, scale = loc.to(torch.get_default_dtype()), scale.to(torch.get_default_dtype())  # type: ignore[union-attr]
-            self.loc, self.scale = loc, scale  # type: ignore[assignment]
-            self._batch_shape = self.loc.shape
-        self._event_shape = Size()
-        self._validate_args = validate
-        if validate_tensors:
-            validation.check_arguments(self)
+        self._take((loc, scale), validate_args)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        shape = (*sample_shape, *self._batch_shape)
-        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        return torch.addcmul(self.loc, noise, self.scale)
-
-    def sample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        with torch.no_grad():
-            return self.rsample(sample_shape)
+        return torch.addcmul(self.loc, _noise(self.loc, sample_shape), self.scale)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -61,20 +40,57 @@ class Normal(torch.distributions.Normal, Distribution):
         z = (value - self.loc) / self.scale
         return torch.addcmul(-_HALF_LOG_2PI - self.scale.log(), z, z, value=-0.5)
 
-    @classmethod
-    def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:
-        return broadcast_shape(*(Size(s) for s in arg_shapes.values())), Size()
+
+class LogNormal(Scalar, torch.distributions.LogNormal, Distribution):
+    """The exponential of a normal draw with mean `loc` and standard deviation `scale`."""
+
+    expands_without_init = True
+    parameters = ("loc", "scale")
+    loc = _FIELD
+    scale = _FIELD
+    transforms = (torch.distributions.transforms.ExpTransform(),)  # type: ignore[assignment]
+
+    def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
+        self._take((loc, scale), validate_args)
+
+    @property
+    def base_dist(self) -> Normal:  # type: ignore[override]
+        """The distribution of the logarithm."""
+        return Normal(self.loc, self.scale, validate_args=False)
+
+    def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
+        return torch.addcmul(self.loc, _noise(self.loc, sample_shape), self.scale).exp()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        log = value.log()
+        z = (log - self.loc) / self.scale
+        return torch.addcmul(-_HALF_LOG_2PI - self.scale.log() - log, z, z, value=-0.5)
 
 
-def _as_tensor(number: float, like: Tensor) -> Tensor:
-    dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
-    return torch.tensor(number, dtype=dtype, device=like.device)
+class HalfNormal(Scalar, torch.distributions.HalfNormal, Distribution):
+    """The absolute value of a normal draw around 0 with standard deviation `scale`."""
 
+    expands_without_init = True
+    parameters = ("scale",)
+    scale = _FIELD
+    transforms = (torch.distributions.transforms.AbsTransform(),)  # type: ignore[assignment]
 
-def _check_numbers(*values: Any) -> None:
-    for value in values:
-        if not isinstance(value, Number):
-            raise ValueError(
-                f"Normal: arguments must be numbers or tensors, but got {type(value).__name__}; "
-                "write torch.as_tensor(value)."
-            )
+    def __init__(self, scale: Tensor | float, validate_args: bool | None = None) -> None:
+        self._take((scale,), validate_args)
+
+    @property
+    def base_dist(self) -> Normal:  # type: ignore[override]
+        """The distribution before the absolute value is taken."""
+        return Normal(torch.zeros_like(self.scale), self.scale, validate_args=False)
+
+    def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
+        return (_noise(self.scale, sample_shape) * self.scale).abs()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        z = value / self.scale
+        log_prob = torch.addcmul(-_HALF_LOG_HALF_PI - self.scale.log(), z, z, value=-0.5)
+        return torch.where(value >= 0, log_prob, -torch.inf)

@@ -52,6 +52,9 @@ class enum(Handler):
         self.first_available_dim = first_available_dim
         self._given = tuple(axes)
         self.axes = list(self._given)
+        self._first_dim = (
+            max(first_available_dim, *(a.dim for a in self._given)) if self._given else first_available_dim
+        )
 
     def fresh(self) -> Self:
         new = copy.copy(self)
@@ -78,10 +81,10 @@ class enum(Handler):
 
     def _check_plates(self, site: Site) -> None:
         for frame in site.plates:
-            if frame.dim is not None and frame.dim <= self.first_available_dim:
+            if frame.dim is not None and frame.dim <= self._first_dim:
                 raise PlateTooDeepError(
                     f"{site}: plate '{frame.name}' uses dim {frame.dim}, but enumeration starts at dim "
-                    f"{self.first_available_dim}. Leave out max_plate_nesting, or give at least {-frame.dim}."
+                    f"{self._first_dim}. Leave out max_plate_nesting, or give at least {-frame.dim}."
                 )
 
     def _visible(self, site: Site) -> list[Axis]:

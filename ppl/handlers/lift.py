@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ppl.distributions.distribution import lift as extend
+from ppl.distributions.lifting import lift as extend
 from ppl.site import Site
 from ppl.stack import Handler, perform
 

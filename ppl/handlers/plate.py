@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl.distributions.subsample import Subsample
 from ppl.site import Frame, Site
-from ppl.stack import Handler, active, perform
+from ppl.stack import Handler, active, inherit, perform
 
 
 class plate(Handler):
@@ -91,7 +91,7 @@ class plate(Handler):
 
     def __enter__(self) -> Tensor:
         self._draw()
-        taken = {h.frame.dim: h.name for h in active() if isinstance(h, plate) and h.frame is not None}
+        taken = {frame.dim: frame.name for frame in _frames_around()}
         dim = self.dim
         if dim is None and self.frame is not None:
             dim = self.frame.dim  # entered again: what was made inside it lies on this dim
@@ -122,6 +122,11 @@ class plate(Handler):
     def handle(self, site: Site) -> Site:
         frame = self.frame
         assert frame is not None
+        if site.plates and any(inner.name == frame.name for inner in site.plates):
+            raise ValueError(
+                f"{site}: two plates named '{frame.name}' stand inside each other. Give each its own name, or wrap one in "
+                "handlers.scope(prefix=…)."
+            )
         if site.kind == "sample":
             site = site.replace(
                 plates=(frame, *site.plates), scale=site.scale * frame.scale if self.is_subsampled else site.scale
@@ -146,6 +151,15 @@ class plate(Handler):
                 f"{frame.size} or subsample size {frame.subsample_size}, but its shape is {tuple(value.shape)}."
             )
         return site.replace(value=value.index_select(dim, self.indices.to(value.device)))
+
+
+def _frames_around() -> Iterator[Frame]:
+    """The frames of the active plates, and of those around a site that a handler is replacing."""
+    for handler in active():
+        if isinstance(handler, plate) and handler.frame is not None:
+            yield handler.frame
+        elif isinstance(handler, inherit):
+            yield from handler.site.plates
 
 
 def _check_indices(name: str, size: int, subsample: Any, subsample_size: int | None) -> None:

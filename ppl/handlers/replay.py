@@ -54,6 +54,8 @@ class replay(Handler):
 
 def _check_shape(site: Site) -> None:
     """The replayed value must not be smaller than the site: a draw shared between repetitions is another model."""
+    if any(name == site.name for _, name in site.enum_dims):  # a support, which broadcasts over the plates
+        return
     value, d = site.tensor, site.fn
     batch = value.shape[: value.dim() - len(d.event_shape)]
     for frame in site.plates:

@@ -20,10 +20,12 @@ from ppl.infer.elbo.terms import Terms, model_terms, plate_axis
 from ppl.site import Site, plate_shape
 from ppl.tensors.elimination import Intractable, Summed, backtrack, eliminate
 from ppl.tensors.factor import Factor
+from ppl.tensors.provenance import Provenance
 from ppl.tensors.semiring import log_sum_exp, maximum
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
+Names = frozenset[str]
 
 
 def infer_discrete(fn: Program | None = None, first_available_dim: int | None = None, temperature: int = 1) -> Program:
@@ -73,15 +75,28 @@ def _posterior(
     traces: list[tuple[dict[str, int], Trace]] = []
     sizes: dict[str, int] = {}
     names: dict[str, Site] = {}
-    for chosen, run_sizes, (record, axes) in sequential.runs(run):
-        parts.append((chosen, model_terms(record, Terms()).model))
-        traces.append((chosen, record))
-        for name, size in run_sizes.items():
+    sources: dict[str, Names] = {}
+    for found in sequential.runs(run, Provenance()):
+        record, axes = found.result
+        parts.append((found.chosen, model_terms(record, Terms()).model))
+        traces.append((found.chosen, record))
+        for name, size in found.sizes.items():
             sizes[name] = max(size, sizes.get(name, 0))
-        names.update({name: record[name] for name in (*axes, *chosen)})
-    factors = sequential.stack(parts, sizes, -torch.inf)
+        for name, seen in found.sources.items():
+            sources[name] = seen | sources.get(name, frozenset())
+        names.update({name: record[name] for name in (*axes, *found.chosen)})
+    factors = sequential.stack(parts, sizes, sources, -torch.inf)
     chosen_axes = _choose(factors, names, temperature)
-    return _decide(traces, names, sizes, chosen_axes)
+    decided = _decide(traces, names, sizes, chosen_axes)
+    decided.nodes.update({name: site for name, site in traces[0][1].nodes.items() if _was_drawn(site, sources)})
+    return decided
+
+
+def _was_drawn(site: Site, sources: dict[str, Names]) -> bool:
+    """Whether a site of the first run, no choice being involved, is part of what the posterior is given."""
+    if site.kind == "plate":
+        return True
+    return site.kind == "sample" and not site.observed and not site.enum_dims and site.name not in sources
 
 
 def _choose(factors: dict[str, Factor], names: dict[str, Site], temperature: int) -> dict[str, Factor]:

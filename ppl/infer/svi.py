@@ -16,6 +16,7 @@ from ppl.handlers.trace import trace
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.optim import as_optimizer
 from ppl.params import ParamStore
+from ppl.trace import Trace
 
 Program = Callable[..., Any]
 
@@ -77,9 +78,14 @@ class SVI:
                 self.guide(*args, **kwargs)
             with trace(param_only=True) as of_model:
                 self.model(*args, **kwargs)
-        names = dict.fromkeys([*of_guide.nodes, *of_model.nodes])
-        self._trained = [(n, self.params.unconstrained(n)) for n in names if n in self.params]
-        self._trained = [(n, leaf) for n, leaf in self._trained if leaf.requires_grad]
+        self._train(of_guide, of_model)
+
+    def _train(self, *traces: Trace) -> None:
+        """Train the parameters of some traces, as well as those known before."""
+        known = self._pending["trained"] if self._pending is not None else [name for name, _ in self._trained]
+        names = dict.fromkeys([*known, *(name for t in traces for name in t.param_nodes)])
+        leaves = [(name, self.params.unconstrained(name)) for name in names if name in self.params]
+        self._trained = [(name, leaf) for name, leaf in leaves if leaf.requires_grad]
         self._version = self.params.version
         self._build()
 
@@ -92,9 +98,7 @@ class SVI:
             self.scheduler = self.optim.scheduler(self.optimizer)
         else:
             known = {id(leaf) for group in self.optimizer.param_groups for leaf in group["params"]}
-            fresh = [(name, leaf) for name, leaf in self._trained if id(leaf) not in known]
-            for group in self.optim.groups(fresh):
-                self.optimizer.add_param_group(group)
+            self.optim.extend(self.optimizer, [(name, leaf) for name, leaf in self._trained if id(leaf) not in known])
         if self._pending is not None:
             self.optimizer.load_state_dict(self._pending["optimizer"])
             if self.scheduler is not None:
@@ -114,7 +118,7 @@ class SVI:
         with self.params:
             loss = self.loss(self.model, self.guide, *args, **kwargs)
         if self._version != self.params.version:  # a parameter that the setup run did not meet
-            self.setup(*args, **kwargs)
+            self._train(*(self.loss.last_traces or ()))
         value = loss.item()
         if math.isnan(value):
             raise ValueError(self._explain_nan("the loss"))
@@ -204,11 +208,17 @@ class SVI:
         """Everything that a later process needs to go on with the same bits: parameters, optimiser, loss, RNG."""
         return {
             "params": self.params.state_dict(),
-            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
-            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            **(self._state_of_optimizer() if self._pending is None else self._pending),
             "loss": self.loss.state_dict(),
             "num_steps": self.num_steps,
             "rng": torch.get_rng_state(),
+        }
+
+    def _state_of_optimizer(self) -> dict[str, Any]:
+        return {
+            "trained": [name for name, _ in self._trained],
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -218,7 +228,9 @@ class SVI:
         self.num_steps = int(state["num_steps"])
         self.optimizer = self.scheduler = None
         self._version = -1
-        self._pending = state if state["optimizer"] is not None else None
+        self._trained = []
+        pending = {key: state[key] for key in ("trained", "optimizer", "scheduler")}
+        self._pending = pending if state["optimizer"] is not None else None
         torch.set_rng_state(state["rng"])
 
 

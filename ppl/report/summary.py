@@ -136,9 +136,18 @@ def _rows(name: str, values: Any, expected: Any, labels: Sequence[str] | None) -
         keys = [str(i) for i in index]
         if labels is not None:
             keys[-1] = labels[index[-1]]
-        entries = [float(x[index]) for x in (mean, sd, low, median, high)]
-        wanted = None if expected is None else float(expected[index])
-        rows.append(Row(f"{name}[{', '.join(keys)}]" if keys else name, name, *entries, wanted))
+        rows.append(
+            Row(
+                name=f"{name}[{', '.join(keys)}]" if keys else name,
+                site=name,
+                mean=float(mean[index]),
+                sd=float(sd[index]),
+                low=float(low[index]),
+                median=float(median[index]),
+                high=float(high[index]),
+                reference=None if expected is None else float(expected[index]),
+            )
+        )
     return rows
 
 

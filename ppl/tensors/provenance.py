@@ -28,11 +28,23 @@ class Provenance(TorchFunctionMode):
         self.control: Names = _NOTHING
         self._muted = 0
 
+    @property
+    def is_used(self) -> bool:
+        """Whether any tensor that is still alive has a name."""
+        return bool(self._names)
+
     def name(self, value: Tensor, name: str) -> Tensor:
         """A fresh view of a tensor that comes from `name` alone."""
         with torch._C.DisableTorchFunction():
             view = value.view_as(value)
         self._names[view] = frozenset((name,))
+        return view
+
+    def mark(self, value: Tensor, names: Names) -> Tensor:
+        """A fresh view of a tensor that comes from some names, and from whatever it was computed from."""
+        with torch._C.DisableTorchFunction():
+            view = value.view_as(value)
+        self._names[view] = names | self._names.get(value, _NOTHING)
         return view
 
     def of(self, thing: Any) -> Names:

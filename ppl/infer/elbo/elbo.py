@@ -15,10 +15,11 @@ from ppl.handlers.plate import plate
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.elbo import sequential
-from ppl.infer.elbo.estimator import Baselines, Expectation, estimate, sum_all, sum_out_model
+from ppl.infer.elbo.estimator import Baselines, Expectation, check_home, estimate, sum_all, sum_out_model
 from ppl.infer.elbo.matching import check_match
 from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms, plate_axis
 from ppl.site import Site
+from ppl.tensors.provenance import Provenance
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -119,32 +120,39 @@ class ELBO:
         sizes_of_guide: dict[str, int] = {}
         sizes: dict[str, int] = {}
         home: dict[str, Names] = {}
+        sources_of_guide: dict[str, Names] = {}
+        sources: dict[str, Names] = {}
         guide_axes: Names = frozenset()
-        for chosen, guide_sizes, (guide_trace, axes) in sequential.runs(
-            lambda: _run_enumerated(guide, args, kwargs, first_dim)
-        ):
+        provenance = Provenance()
+        for guided in sequential.runs(lambda: _run_enumerated(guide, args, kwargs, first_dim), provenance):
+            chosen, (guide_trace, axes) = guided.chosen, guided.result
             enumerated = frozenset(axis.name for axis in axes).union(chosen)
             guide_axes |= enumerated
             guides.append((chosen, guide_terms(guide_trace, enumerated, Terms())))
-            _grow(sizes_of_guide, guide_sizes)
+            _grow(sizes_of_guide, guided.sizes)
+            _join(sources_of_guide, guided.sources)
             left = min((axis.dim for axis in axes), default=first_dim + 1) - 1
 
             def run_model(guide_trace: Trace = guide_trace, left: int = left, axes: tuple[Axis, ...] = axes) -> Any:
                 return _run_enumerated(replay(model, guide_trace), args, kwargs, left, axes)
 
-            for more, model_sizes, (model_trace, all_axes) in sequential.runs(run_model):
-                names = enumerated.union(more, (axis.name for axis in all_axes))
+            for run in sequential.runs(run_model, provenance):
+                model_trace, all_axes = run.result
+                names = enumerated.union(run.chosen, (axis.name for axis in all_axes))
                 self._check(model_trace, guide_trace, names)
-                models.append(({**chosen, **more}, model_terms(model_trace, Terms())))
-                _grow(sizes, {**guide_sizes, **model_sizes})
+                models.append(({**chosen, **run.chosen}, model_terms(model_trace, Terms())))
+                _grow(sizes, {**guided.sizes, **run.sizes})
+                _join(sources, run.sources)
                 home.update({n: _plates_of((guide_trace if n in guide_trace else model_trace)[n]) for n in names})
-        terms = _stack(models, sizes, ("model", "scaled"))
-        terms.take_guide(_stack(guides, sizes_of_guide, ("guide", "scores", "weights")))
+        terms = _stack(models, sizes, sources, ("model", "scaled"))
+        terms.take_guide(_stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights")))
         return self._assemble(terms, home, guide_trace, guide_axes)
 
     def _assemble(
         self, terms: Terms, home: dict[str, Names], guide_trace: Trace, guide_axes: Names = frozenset()
     ) -> Tensor:
+        for name, factor in terms.guide.items():
+            check_home(name, factor, home)
         costs = sum_out_model(terms, home, guide_axes) + list(terms.guide.values())
         if not costs:
             return torch.zeros(())
@@ -220,10 +228,21 @@ def _grow(sizes: dict[str, int], seen: dict[str, int]) -> None:
         sizes[name] = max(size, sizes.get(name, 0))
 
 
-def _stack(parts: list[tuple[dict[str, int], Terms]], sizes: dict[str, int], kinds: tuple[str, ...]) -> Terms:
+def _join(sources: dict[str, Names], seen: dict[str, Names]) -> None:
+    for name, names in seen.items():
+        sources[name] = names | sources.get(name, frozenset())
+
+
+def _stack(
+    parts: list[tuple[dict[str, int], Terms]],
+    sizes: dict[str, int],
+    sources: dict[str, Names],
+    kinds: tuple[str, ...],
+) -> Terms:
     """The terms of all sequential runs as one."""
     result = Terms(scales={name: scale for _, terms in parts for name, scale in terms.scales.items()})
     for kind in kinds:
         factors = [(chosen, getattr(terms, kind)) for chosen, terms in parts]
-        setattr(result, kind, sequential.stack(factors, sizes, -torch.inf if kind in ("model", "weights") else 0.0))
+        impossible = -torch.inf if kind in ("model", "weights") else 0.0
+        setattr(result, kind, sequential.stack(factors, sizes, sources, impossible))
     return result

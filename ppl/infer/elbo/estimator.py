@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ppl.infer.elbo.terms import Names, Terms
+from ppl.infer.elbo.terms import Names, Terms, to_factor
 from ppl.site import Baseline, Site
 from ppl.tensors.elimination import Intractable, components, contract, eliminate
 from ppl.tensors.factor import Factor, add, union, weigh
@@ -29,17 +29,18 @@ class Baselines:
     def __init__(self) -> None:
         self.means: dict[str, Tensor] = {}
 
-    def subtract(self, site: Site, signal: Tensor) -> Tensor:
-        """A learning signal minus its baseline; then the running mean learns the signal."""
+    def subtract(self, site: Site, signal: Factor) -> Factor:
+        """A learning signal minus its baseline; then the running mean learns the signal, if it is finite."""
         options: Baseline = site.infer.baseline
         centred = signal
         if options.decaying_average:
-            mean, now = self.means.get(site.name), signal.detach().mean()
+            mean, now = self.means.get(site.name), signal.tensor.detach().mean()
             if mean is not None:
-                centred = centred - mean
+                centred = Factor(centred.axes, centred.tensor - mean)
+            now = torch.where(now.isfinite(), now, torch.zeros_like(now) if mean is None else mean)
             self.means[site.name] = now if mean is None else options.beta * mean + (1 - options.beta) * now
         if options.value is not None:
-            centred = centred - options.value.detach()
+            centred = add([centred, to_factor(-options.value.detach(), site)])
         return centred
 
 
@@ -167,6 +168,8 @@ def estimate(
     Args: costs, log p and -log q terms; scores and sites, of the guide's drawn sites.
     """
     total = sum_all([expectation.of(cost).tensor for cost in costs])
+    if not torch.is_grad_enabled():  # a look at the value teaches the baselines nothing
+        return total
     surrogates = [
         expectation.of(multiply(score, _signal(name, score, costs, expectation, sites, baselines))).tensor
         for name, score in scores.items()
@@ -192,8 +195,7 @@ def _signal(
         known = Factor(cost.axes, cost.tensor.detach())
         known = expectation.of(known, plates)
         seen.append(known.sum(axis for axis in known.axes if axis not in plates and axis not in expectation.weights))
-    signal = add(seen)
-    return Factor(signal.axes, baselines.subtract(sites[name], signal.tensor))
+    return baselines.subtract(sites[name], add(seen))
 
 
 def sum_all(tensors: list[Tensor]) -> Tensor:

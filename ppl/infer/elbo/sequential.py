@@ -1,14 +1,18 @@
 """Enumerate sites by running the program once for each of their values.
 
 The runs' factors are then stacked along one named axis a site, and from there on nothing knows the difference. All runs
-start from one state of the random generator, so that what does not depend on the choices is drawn alike in each.
+start from one state of the random generator, so that what does not depend on the choices is drawn alike in each. Which
+factors depend on which choices is found by provenance, not by comparing values: two branches may agree at one point and
+still have different gradients.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 
@@ -16,24 +20,50 @@ from ppl.handlers.enum import support_on_dim
 from ppl.site import Site, expand_to_plates
 from ppl.stack import Handler, perform
 from ppl.tensors.factor import Factor, union
+from ppl.tensors.provenance import Names, Provenance
 
 T = TypeVar("T")
 Assignment = dict[str, int]
 
 
-class choose(Handler):
-    """Give the sites marked `sequential` the values on one path through the tree of their choices."""
+@dataclass(slots=True)
+class Run(Generic[T]):
+    """One run of a program."""
 
-    def __init__(self, path: Sequence[int] = ()) -> None:
+    chosen: Assignment  # the index of each sequential site's value
+    sizes: dict[str, int]  # and how many it has
+    result: T  # what the program returned
+    sources: dict[str, Names] = field(default_factory=dict)  # the sequential sites that each site depends on
+
+
+class choose(Handler):
+    """Give the sites marked `sequential` the values on one path through the tree of their choices.
+
+    Args: provenance, tracks what depends on the choices, while it is active.
+    """
+
+    def __init__(self, path: Sequence[int], provenance: Provenance) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.provenance = path, provenance
         self.chosen: Assignment = {}
         self.sizes: list[int] = []
+        self.sources: dict[str, Names] = {}
 
     def handle(self, site: Site) -> Site:
-        marked = site.kind == "sample" and site.infer.enumerate == "sequential"
-        if not marked or site.value is not None or site.observed:
+        if site.kind != "sample":
             return perform(site)
+        marked = site.infer.enumerate == "sequential" and site.value is None and not site.observed
+        done = self._decide(site) if marked else perform(site)
+        seen = (site.distribution, site.mask, site.scale, done.value)
+        names = self.provenance.of(seen) | self.provenance.control
+        if marked:
+            names |= {site.name}
+        if not names:
+            return done
+        self.sources[site.name] = names
+        return done.replace(value=self.provenance.mark(done.tensor, names))
+
+    def _decide(self, site: Site) -> Site:
         d = expand_to_plates(site, site.fn)
         values = support_on_dim(site, -1 - len(d.batch_shape))
         position = len(self.sizes)
@@ -43,19 +73,25 @@ class choose(Handler):
         return perform(site.replace(value=values[index].expand(d.shape())))
 
 
-def runs(program: Callable[[], T]) -> Iterator[tuple[Assignment, dict[str, int], T]]:
+def runs(program: Callable[[], T], provenance: Provenance) -> Iterator[Run[T]]:
     """Run a program once for each combination of values of its sequential sites.
 
-    Yields: the index of each site's value, the cardinality of each site, and what the program returned.
+    Args: provenance, shared with the runs of the guide, whose choices the program may use.
     """
     path: list[int] | None = []
     start = torch.get_rng_state()
+    tracked = provenance.is_used
     while path is not None:
         if path:
             torch.set_rng_state(start)
-        with choose(path) as chooser:
+        provenance.control = frozenset()
+        with provenance if tracked else contextlib.nullcontext(), choose(path, provenance) as chooser:
             result = program()
-        yield dict(chooser.chosen), dict(zip(chooser.chosen, chooser.sizes, strict=True)), result
+        if chooser.chosen and not tracked:  # the first run met a choice: do it again and watch
+            tracked = True
+            torch.set_rng_state(start)
+            continue
+        yield Run(chooser.chosen, dict(zip(chooser.chosen, chooser.sizes, strict=True)), result, chooser.sources)
         path = _next_path(list(chooser.chosen.values()), chooser.sizes)
 
 
@@ -69,11 +105,16 @@ def _next_path(path: list[int], sizes: list[int]) -> list[int] | None:
 
 
 def stack(
-    parts: Sequence[tuple[Assignment, Mapping[str, Factor]]], sizes: Mapping[str, int], impossible: float
+    parts: Sequence[tuple[Assignment, Mapping[str, Factor]]],
+    sizes: Mapping[str, int],
+    sources: Mapping[str, Names],
+    impossible: float,
 ) -> dict[str, Factor]:
     """The factors of all runs, each over one more axis for every sequential site that it depends on.
 
-    Args: impossible, what a site's own factor is where the site does not have that value, or does not exist.
+    Args:
+        sources: the sequential sites that each site depends on.
+        impossible: what a site's own factor is where the site does not have that value, or does not exist.
     """
     if not sizes:
         return dict(parts[0][1])
@@ -89,12 +130,19 @@ def stack(
         blank = present[0].tensor.new_zeros([size[axis] for axis in inner])
         rows = []
         for index, (assignment, factors) in zip(indices, cells, strict=True):
-            row = factors[name].aligned(inner).expand(blank.shape) if name in factors else blank
+            if name in factors:
+                row = factors[name].aligned(inner).expand(blank.shape)
+            elif name in inner:  # an enumerated site that this run does not have: one value, which is certain
+                first = torch.zeros(1, dtype=torch.long, device=blank.device)
+                row = (blank + impossible).index_fill(inner.index(name), first, 0.0)
+            else:
+                row = blank
             if name in sizes and assignment.get(name, 0) != index[axes.index(name)]:
                 row = blank + impossible
             rows.append(row)
         full = Factor(axes + inner, torch.stack(rows).reshape(shape + blank.shape))
-        stacked[name] = _without_constant_axes(full, [axis for axis in axes if axis != name])
+        free = [axis for axis in axes if axis != name and axis not in sources.get(name, ())]
+        stacked[name] = _without_constant_axes(full, free)
     return stacked
 
 

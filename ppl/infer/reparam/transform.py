@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ppl.distributions import TransformedDistribution
-from ppl.distributions.distribution import Distribution, lift
+from ppl.distributions.distribution import Distribution
+from ppl.distributions.lifting import lift
 from ppl.statements import sample
 
 
