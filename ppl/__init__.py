@@ -12,7 +12,7 @@ A model is a Python function that makes statements; handlers give the statements
             ppl.sample("obs", dist.Normal(mean, 1.0), obs=data)
 """
 
-from ppl import distributions, handlers
+from ppl import distributions, handlers, infer, optim
 from ppl.distributions.validation import enable_validation, is_validation_enabled, validation_enabled
 from ppl.handlers import condition, do, markov, plate, plate_stack
 from ppl.params import ParamStore, clear_param_store, get_param_store
@@ -31,9 +31,11 @@ __all__ = [
     "factor",
     "get_param_store",
     "handlers",
+    "infer",
     "is_validation_enabled",
     "markov",
     "module",
+    "optim",
     "param",
     "plate",
     "plate_stack",

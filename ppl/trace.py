@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import networkx as nx
 import torch
 from torch import Tensor
 
@@ -14,6 +13,9 @@ from ppl.distributions.distribution import ScoreParts
 from ppl.distributions.masked import mask_value
 from ppl.distributions.subsample import same_plate
 from ppl.site import Site, describe_nan
+
+if TYPE_CHECKING:
+    import networkx
 
 # Runs the program again with the recorded values and tells which sites each site's distribution came from.
 Rerun = Callable[[dict[str, Site]], dict[str, frozenset[str]]]
@@ -163,7 +165,7 @@ class Trace:
 
     # -- pictures
 
-    def graph(self, params: bool = False) -> nx.DiGraph:
+    def graph(self, params: bool = False) -> networkx.DiGraph:
         """The data dependencies between sites: an edge from each site whose value another's distribution was made of.
 
         Found by running the program once more with the recorded values, watching every operation. A value read into
@@ -172,13 +174,15 @@ class Trace:
         Args: params, also show the parameters.
         Raises: ValueError for a trace that was not made by `get_trace`, or has been pickled or copied since.
         """
+        import networkx  # 0.15 s that most programs never need
+
         if self._rerun is None:
             raise ValueError(
                 "graph() runs the program again, and this trace does not know it; record it with "
                 "handlers.trace(model).get_trace(…)."
             )
         edges = self._rerun(self.nodes)
-        graph = nx.DiGraph()
+        graph = networkx.DiGraph()
         shown = {
             n: s
             for n, s in self.nodes.items()

@@ -26,7 +26,7 @@ ORDER = [
     "compat",
 ]
 LANGUAGE = ORDER.index("handlers")
-HEAVY = {"matplotlib", "arviz_base", "arviz_stats", "arviz_plots", "graphviz"}
+HEAVY = {"networkx", "matplotlib", "arviz_base", "arviz_stats", "arviz_plots", "graphviz"}
 
 
 def room_of(path):

@@ -1,0 +1,45 @@
+"""Ways to sum out dims."""
+
+import torch
+
+from ppl.tensors.semiring import log_sum_exp, maximum
+
+
+def test_log_sum_exp_equals_torchs_with_its_gradient():
+    x = torch.randn(3, 4, 5, requires_grad=True)
+    for dims in ([0], [1, 2], [0, 1, 2]):
+        ours, theirs = log_sum_exp(x, dims), x.logsumexp(dims)
+        assert torch.allclose(ours, theirs, atol=1e-14)
+        weights = torch.randn_like(ours)
+        (a,) = torch.autograd.grad((ours * weights).sum(), x)
+        (b,) = torch.autograd.grad((theirs * weights).sum(), x)
+        assert torch.allclose(a, b, atol=1e-14)
+
+
+def test_log_sum_exp_does_not_overflow():
+    assert torch.allclose(log_sum_exp(torch.tensor([1e4, 1e4]), [0]), torch.tensor(1e4).add(torch.tensor(2.0).log()))
+    assert torch.allclose(log_sum_exp(torch.tensor([-1e4, -1e4]), [0]), torch.tensor(-1e4).add(torch.tensor(2.0).log()))
+
+
+def test_log_sum_exp_of_nothing_but_minus_infinity_has_a_zero_gradient():
+    x = torch.tensor([[-torch.inf, -torch.inf], [-torch.inf, 1.0]], requires_grad=True)
+    result = log_sum_exp(x, [1])
+    assert result.tolist() == [-torch.inf, 1.0]
+    result[1].backward()
+    assert torch.equal(x.grad, torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
+    x.grad = None
+    log_sum_exp(x, [1])[0].backward()
+    assert torch.equal(x.grad, torch.zeros(2, 2))
+
+
+def test_log_sum_exp_has_a_second_derivative():
+    x = torch.randn(4, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda v: log_sum_exp(v, [0]), x)
+
+
+def test_maximum_over_several_dims_gives_its_gradient_to_one_entry():
+    x = torch.tensor([[1.0, 7.0], [7.0, 2.0]], requires_grad=True)
+    result = maximum(x, [0, 1])
+    result.backward()
+    assert result.item() == 7.0
+    assert x.grad.sum() == 1.0 and sorted(x.grad.flatten().tolist()) == [0.0, 0.0, 0.0, 1.0]
