@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ppl.distributions import validation
 from ppl.params import get_param_store
-from ppl.site import Site, expand_to_plates
+from ppl.site import Site, expand_to_plates, locate
 
 
 class _Node(NamedTuple):
@@ -45,6 +45,8 @@ def perform(site: Site) -> Site:
 def settle(site: Site) -> Site:
     """What a site means when no handler decides otherwise: draw, read the store, or keep the given value."""
     if site.kind == "sample" or site.kind == "plate":
+        if isinstance(site.distribution, validation.Invalid):
+            raise ValueError(explain_invalid(site, site.distribution.error))
         d = expand_to_plates(site, site.fn) if site.plates and site.kind == "sample" else site.fn
         if site.value is None:
             return site.replace(distribution=d, value=d())
@@ -68,6 +70,12 @@ def check_param(site: Site, value: Tensor) -> None:
             f"param '{site.name}': the value given must satisfy {validation.constraint_name(site.constraint)}, but got "
             f"{value}. Values for params are constrained ones; a leaf of a ParamStore is not."
         )
+
+
+def explain_invalid(site: Site, error: ValueError) -> str:
+    """What is wrong with a distribution's arguments, and at which site and plate index."""
+    where = locate(error.bad, site) if isinstance(error, validation.InvalidArgument) else ""
+    return f"{site}: {error}{f' First at {where}.' if where else ''}"
 
 
 def check_value(site: Site, d: Any, value: Tensor) -> None:

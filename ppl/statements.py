@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import numpy
 import torch
@@ -42,6 +42,8 @@ def sample(
         infer: options for inference at this site, see `ppl.site.Infer`.
     Raises: ValueError naming the site, for anything that does not fit.
     """
+    if isinstance(fn, Invalid):
+        _report_invalid(name, fn, obs)
     d = _distribution(name, fn)
     options = Infer.of(infer, name)
     if obs is not None and not isinstance(obs, Tensor):
@@ -60,12 +62,20 @@ def _distribution(name: str, fn: Any) -> Distribution:
         return fn
     if isinstance(fn, torch.distributions.Distribution):
         return lift(fn)
-    if isinstance(fn, Invalid):
-        raise ValueError(f"site '{name}': {fn.error}") from fn.error
     raise ValueError(
         f"site '{name}': expected a distribution, but got {type(fn).__name__}: {fn!r}. Write "
         f"sample('{name}', dist.Normal(0.0, 1.0)), for example."
     )
+
+
+def _report_invalid(name: str, fn: Invalid, obs: Tensor | None) -> NoReturn:
+    """Raise what is wrong with a distribution, from where all plates around the site are known."""
+    try:
+        perform(Site(name, "sample", cast(Any, fn), obs, obs is not None))
+    except ValueError as error:
+        if error is not fn.error:
+            raise error from fn.error
+    raise ValueError(f"site '{name}': {fn.error}") from fn.error
 
 
 def _sample_partly_observed(

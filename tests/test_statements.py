@@ -132,6 +132,7 @@ def test_obs_mask_imputes_the_missing_entries_and_keeps_the_others():
     assert filled[SEEN].tolist() == [1.0, 3.0]
     assert torch.equal(filled[~SEEN], tr["x_unobserved"].tensor[~SEEN])
     assert torch.equal(tr["x"].tensor, filled)
+    assert torch.equal(tr["x_observed"].tensor, filled)  # no NaN for whoever reads it
     density = scipy.stats.norm(10.0, 2.0)
     assert tr.log_prob("x_observed").sum().item() == pytest.approx(density.logpdf([1.0, 3.0]).sum(), rel=1e-12)
     expected = density.logpdf(filled[~SEEN].numpy()).sum()

@@ -261,24 +261,45 @@ plt.rcParams.update(
 
 
 def interval(samples, inside=0.9):
-    """The median and the bounds of the central part of some samples."""
+    """The median of some samples between the bounds of their central part, as arrays."""
     tail = (1 - inside) / 2
-    return samples.quantile(torch.tensor([tail, 0.5, 1 - tail]), dim=0)
+    return samples.quantile(torch.tensor([tail, 0.5, 1 - tail]), dim=0).numpy()
 
 
 def picture_el_nino(path):
     figure, axis = plt.subplots(figsize=(9, 5))
-    x = torch.arange(12)
+    x = torch.arange(12).numpy()
     low, middle, high = interval(fitted["typical"])
     axis.axhspan(low, high, color=BLUE, alpha=0.10, lw=0, label="typical month, 90 % interval")
     axis.axhline(middle, color=BLUE, alpha=0.5, lw=1)
     residual_sd = (after - own * now).square().sum(0).div(len(now) - 1).sqrt()
     error = 1.645 * residual_sd / now.square().sum(0).sqrt()
-    axis.errorbar(x - 0.13, own, error, fmt="o", color=GREY, mfc="white", ms=6, lw=1.2, label="each month on its own")
+    axis.errorbar(
+        x - 0.13,
+        own.numpy(),
+        error.numpy(),
+        fmt="o",
+        color=GREY,
+        mfc="white",
+        ms=6,
+        lw=1.2,
+        label="each month on its own",
+    )
     low, _, high = interval(fitted["carry"])
-    bars = torch.stack([carry - low, high - carry])
-    axis.errorbar(x + 0.13, carry, bars, fmt="o", color=BLUE, ms=7, lw=2.4, label="hierarchical model, 90 % interval")
-    axis.plot(x + 0.13, exact["carry"][0], "_", color=ORANGE, ms=13, mew=2, label="exact posterior mean", zorder=5)
+    mean = carry.numpy()
+    axis.errorbar(
+        x + 0.13,
+        mean,
+        [mean - low, high - mean],
+        fmt="o",
+        color=BLUE,
+        ms=7,
+        lw=2.4,
+        label="hierarchical model, 90 % interval",
+    )
+    axis.plot(
+        x + 0.13, exact["carry"][0].numpy(), "_", color=ORANGE, ms=13, mew=2, label="exact posterior mean", zorder=5
+    )
     axis.set_xticks(x, MONTHS)
     axis.set_ylabel("share of the deviation left a month later")
     axis.set_title("How long does the sea off Peru stay too warm?", pad=26)
@@ -393,25 +414,27 @@ over Ethiopia, and the building of the first dam at Aswan, which began in 1899."
 def picture_nile(path):
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 6.6), height_ratios=[2.2, 1.5], gridspec_kw={"hspace": 0.3})
     old = torch.arange(len(flow)) <= draws["last"][:, None]
+    year = years.numpy()
     low, middle, high = interval(torch.where(old, draws["before"][:, None], draws["later"][:, None]))
-    top.plot(years, flow, "-o", color=GREY, ms=3.5, lw=0.8, alpha=0.9, label="measured")
-    top.fill_between(years, low, high, step="mid", color=BLUE, alpha=0.25, lw=0, label="90 % interval")
-    top.step(years, middle, where="mid", color=BLUE, lw=2.2, label="level, posterior median")
+    top.plot(year, flow.numpy(), "-o", color=GREY, ms=3.5, lw=0.8, alpha=0.9, label="measured")
+    top.fill_between(year, low, high, step="mid", color=BLUE, alpha=0.25, lw=0, label="90 % interval")
+    top.step(year, middle, where="mid", color=BLUE, lw=2.2, label="level, posterior median")
     top.set_ylabel("flow in km³ a year")
     top.legend(loc="upper right", ncols=3, fontsize=9)
     top.set_title("When did the Nile change?", pad=8)
     near = slice(22, 32)  # 1893 to 1902
-    bottom.bar(years[:-1][near], found[near], width=0.6, color=BLUE, label="fitted: SVI with enumeration")
-    bottom.plot(years[:-1][near], probability[near], "_", color=ORANGE, ms=30, mew=2, label="exact: brute force")
-    for year, share in zip(years[:-1][near].tolist(), found[near].tolist(), strict=True):
+    shares, exact_shares = found.numpy()[near], probability.numpy()[near]
+    bottom.bar(year[near], shares, width=0.6, color=BLUE, label="fitted: SVI with enumeration")
+    bottom.plot(year[near], exact_shares, "_", color=ORANGE, ms=30, mew=2, label="exact: brute force")
+    for x, share in zip(year[near], shares, strict=True):
         if share > 0.005:
-            bottom.text(year, share + 0.035, f"{100 * share:.0f} %", ha="center", color=INK)
-    bottom.set_xticks(years[:-1][near])
+            bottom.text(x, share + 0.035, f"{100 * share:.0f} %", ha="center", color=INK)
+    bottom.set_xticks(year[near])
     bottom.set_ylim(0, 0.95)
     bottom.set_ylabel("probability")
     bottom.set_xlabel("last year of the old level")
     bottom.legend(loc="upper right", fontsize=9, markerscale=0.5)
-    top.set_xlim(years[0] - 1, years[-1] + 1)
+    top.set_xlim(year[0] - 1, year[-1] + 1)
     figure.align_ylabels()
     figure.savefig(path)
     plt.close(figure)

@@ -54,7 +54,11 @@ class trusted:
 
 
 class InvalidArgument(ValueError):
-    """A distribution was given an argument outside its constraint."""
+    """A distribution was given an argument outside its constraint; `bad` is true at the entries outside."""
+
+    def __init__(self, message: str, bad: Tensor) -> None:
+        super().__init__(message)
+        self.bad = bad
 
 
 class Invalid:
@@ -119,7 +123,8 @@ def check_arguments(d: torch.distributions.Distribution) -> None:
             nan = value.isnan().any() if value.is_floating_point() else False
             hint = " (NaN: a parameter or an input has diverged)" if nan else ""
             raise InvalidArgument(
-                f"{type(d).__name__}: argument '{name}' must satisfy {what}, but {describe_entries(bad, value)}{hint}."
+                f"{type(d).__name__}: argument '{name}' must satisfy {what}, but {describe_entries(bad, value)}{hint}.",
+                bad,
             )
 
 

@@ -38,9 +38,7 @@ class equalize(Handler):
         self._value: Tensor | None = None
 
     def fresh(self) -> Self:
-        new = copy.copy(self)
-        new._value = None
-        return new
+        return copy.copy(self)
 
     def __enter__(self) -> Any:
         self._value = None

@@ -115,8 +115,13 @@ class SVI:
         """
         if self._version != self.params.version:
             self.setup(*args, **kwargs)
-        with self.params:
-            loss = self.loss(self.model, self.guide, *args, **kwargs)
+        try:
+            with self.params:
+                loss = self.loss(self.model, self.guide, *args, **kwargs)
+        except ValueError as error:
+            if not self.num_steps:
+                raise
+            raise ValueError(f"step {self.num_steps}: {error} The parameters keep their last values.") from error
         if self._version != self.params.version:  # a parameter that the setup run did not meet
             self._train(*(self.loss.last_traces or ()))
         value = loss.item()

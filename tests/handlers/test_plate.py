@@ -215,6 +215,16 @@ def test_a_wrapped_plate_draws_anew_in_each_call_too():
     assert len({wrapped().item() for _ in range(10)}) > 5
 
 
+def test_a_plate_that_has_been_entered_starts_afresh_where_it_wraps():
+    p = ppl.plate("data", 1000, subsample_size=5)
+    with ppl.plate("outer", 2), p as entered:
+        pass
+    wrapped = p(lambda: normal("x"))
+    tr = handlers.trace(wrapped).get_trace()
+    assert not torch.equal(tr["data"].tensor, entered)
+    assert tr["x"].plates[0].dim == -1
+
+
 def test_given_indices_are_used_and_scaled():
     def model():
         with ppl.plate("data", 6, subsample=torch.tensor([4, 1])) as indices:

@@ -45,6 +45,14 @@ def test_what_outer_handlers_gave_is_recorded():
     assert tr["x"].scale == 2.0 and tr["x"].observed and tr["x"].tensor.item() == 3.0
 
 
+def test_subsampling_data_is_not_recorded_and_may_be_repeated():
+    def parts():
+        with ppl.plate("data", 4, subsample_size=2):
+            return ppl.subsample(torch.zeros(4), event_dim=0), ppl.subsample(torch.ones(4), event_dim=0)
+
+    assert list(handlers.trace(parts).get_trace()) == ["data"]
+
+
 def test_an_error_in_the_program_keeps_what_was_recorded():
     with pytest.raises(ArithmeticError), handlers.trace() as tr:
         model()

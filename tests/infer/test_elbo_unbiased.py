@@ -1,5 +1,6 @@
 """Every gradient estimator against the exact gradient, within 4 standard errors."""
 
+import dataclasses
 import math
 
 import models
@@ -8,6 +9,8 @@ import torch
 from models import CASES, Case
 
 import ppl
+import ppl.distributions as dist
+from ppl.handlers import infer_config
 from ppl.infer import Trace_ELBO, TraceEnum_ELBO
 
 LIMIT = 4.0  # standard errors
@@ -65,24 +68,35 @@ ENUMERATED = [case.name for case in models.ENUMERATED]
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_the_gradient_of_vectorised_particles_is_unbiased(name):
-    check(CASES[name], particles(Trace_ELBO, 40, True), 120, 0.35)
+    check(CASES[name], particles(Trace_ELBO, 40, True), 80, 0.4)
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "normal-normal, pathwise",
+        "normal-normal, score function",
+        "hierarchical regression",
+        "logistic regression, subsampled",
+        "discrete above continuous, both drawn",
+        "masked and scaled, score function",
+        "nested plates, all drawn",
+    ],
+)
 def test_the_gradient_of_single_draws_is_unbiased(name):
     check(CASES[name], Trace_ELBO(), 250, 1.0)
 
 
 @pytest.mark.parametrize("name", ["normal-normal, score function", "mixture, all drawn", "local discrete, subsampled"])
 def test_the_gradient_of_looped_particles_is_unbiased(name):
-    check(CASES[name], particles(Trace_ELBO, 3, False), 150, 1.0)
+    check(CASES[name], particles(Trace_ELBO, 3, False), 100, 1.0)
 
 
 @pytest.mark.parametrize("name", ENUMERATED)
 @pytest.mark.parametrize("vectorised", [True, False])
 def test_the_gradient_of_an_enumerated_objective_is_unbiased(name, vectorised):
     elbo = particles(TraceEnum_ELBO, 20, True) if vectorised else TraceEnum_ELBO()
-    check(CASES[name], elbo, 60, 0.5 if vectorised else 1.0)
+    check(CASES[name], elbo, 40, 0.5 if vectorised else 1.0)
 
 
 @pytest.mark.parametrize("name", ["normal-normal, pathwise", "mixture, all drawn", "nested plates, all drawn"])
@@ -96,4 +110,125 @@ def test_the_enumerating_objective_draws_what_is_not_marked(name):
 def test_the_gradient_is_unbiased_over_many_draws(name, vectorised):
     case = CASES[name]
     elbo = TraceEnum_ELBO if case.enumerates else Trace_ELBO
-    check(case, particles(elbo, 100 if vectorised else 2, vectorised), 4000 if vectorised else 8000, 0.05)
+    check(case, particles(elbo, 100 if vectorised else 2, vectorised), 1500 if vectorised else 3000, 0.3)
+
+
+BASELINES = {
+    "none": {"use_decaying_avg_baseline": False},
+    "fast": {"baseline_beta": 0.2},
+    "given": {"baseline_value": torch.tensor(-6.0), "use_decaying_avg_baseline": False},
+    "both": {"baseline": {"beta": 0.5, "value": torch.tensor(-3.0)}},
+}
+
+
+def with_baseline(case: Case, options) -> Case:
+    guide = infer_config(case.guide, lambda site: options)
+    return dataclasses.replace(case, guide=guide)
+
+
+@pytest.mark.parametrize("name", ["normal-normal, score function", "local discrete, subsampled"])
+@pytest.mark.parametrize("baseline", list(BASELINES))
+def test_no_baseline_brings_a_bias(name, baseline):
+    check(with_baseline(CASES[name], BASELINES[baseline]), particles(Trace_ELBO, 40, True), 80, 0.6)
+
+
+def test_a_baseline_of_the_sites_own_batch_shape_is_subtracted_place_by_place():
+    """With each place's expected cost given, the gradient's variance falls."""
+    offsets = torch.tensor([[-50.0], [0.0], [80.0]])
+
+    def model():
+        with ppl.plate("p", 3, dim=-2):
+            z = ppl.sample("z", dist.Bernoulli(0.3))
+            ppl.sample("x", dist.Normal(z, 1.0), obs=torch.ones(3, 1))
+            ppl.factor("offset", offsets)
+
+    def guide(value=None):
+        q = ppl.param("q", torch.full((3, 1), 0.4))
+        with ppl.plate("p", 3, dim=-2):
+            infer = {"use_decaying_avg_baseline": False, "baseline_value": value}
+            ppl.sample("z", dist.Bernoulli(q), infer=infer)
+
+    spread = []
+    for value in (None, offsets):
+        rows = []
+        for _ in range(40):
+            loss = Trace_ELBO()(model, lambda value=value: guide(value))
+            rows.append(torch.autograd.grad(loss, ppl.get_param_store().unconstrained("q"))[0])
+        spread.append(torch.stack(rows).std(0).squeeze())
+    assert (spread[1][[0, 2]] < spread[0][[0, 2]] / 10).all()
+
+
+def test_the_running_mean_lowers_the_variance_of_a_score_function_gradient():
+    """Costs around -100: without a baseline, the gradient is the noise of the score times 100."""
+
+    def model():
+        z = ppl.sample("z", dist.Bernoulli(0.3))
+        ppl.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(1.0))
+        ppl.factor("offset", torch.tensor(-100.0))
+
+    def guide():
+        ppl.sample("z", dist.Bernoulli(ppl.param("q", torch.tensor(0.4))))
+
+    spread = {}
+    for decaying in (True, False):
+        elbo = Trace_ELBO()
+        marked = infer_config(guide, lambda site, decaying=decaying: {"use_decaying_avg_baseline": decaying})
+        rows = []
+        for _ in range(60):
+            loss = elbo(model, marked)
+            rows.append(torch.autograd.grad(loss, ppl.get_param_store().unconstrained("q"))[0])
+        spread[decaying] = torch.stack(rows[10:]).std()
+    assert spread[True] < spread[False] / 20
+    assert elbo.baselines.means == {}
+
+
+def test_a_running_mean_is_the_decaying_average_of_the_signals():
+    def model(offset):
+        ppl.sample("z", dist.Bernoulli(0.5))
+        ppl.factor("offset", offset)
+
+    def guide(offset):
+        ppl.sample("z", dist.Bernoulli(ppl.param("q", torch.tensor(0.5))), infer={"baseline_beta": 0.9})
+
+    elbo = Trace_ELBO()
+    for offset in (3.0, 5.0, -2.0):
+        elbo(model, guide, torch.tensor(offset))
+    assert torch.allclose(elbo.baselines.means["z"], torch.tensor(0.9 * (0.9 * 3.0 + 0.1 * 5.0) + 0.1 * -2.0))
+    elbo.loss(model, guide, torch.tensor(1000.0))  # looking at the loss teaches nothing
+    assert elbo.baselines.means["z"] < 3.2
+
+
+def test_a_signal_that_is_not_finite_leaves_the_running_mean_alone():
+    def model(offset):
+        ppl.sample("z", dist.Bernoulli(0.5))
+        ppl.factor("offset", offset)
+
+    def guide(offset):
+        ppl.sample("z", dist.Bernoulli(ppl.param("q", torch.tensor(0.5))))
+
+    elbo = Trace_ELBO()
+    elbo(model, guide, torch.tensor(-torch.inf))
+    assert elbo.baselines.means["z"].isfinite()
+    elbo(model, guide, torch.tensor(2.0))
+    before = elbo.baselines.means["z"].clone()
+    elbo(model, guide, torch.tensor(-torch.inf))
+    assert torch.equal(elbo.baselines.means["z"], before)
+
+
+@pytest.mark.parametrize("has_rsample", [True, False])
+def test_a_factor_of_the_guide_is_differentiated_as_asked(has_rsample):
+    """Pathwise, -log q's own gradient; by the score, the factor's gradient times the whole signal."""
+
+    def guide():
+        ppl.factor("f", 2.0 * ppl.param("t", torch.tensor(0.5)), has_rsample=has_rsample)
+
+    def model():
+        ppl.factor("cost", 3.0 * ppl.param("t", torch.tensor(0.5)))
+
+    loss = Trace_ELBO()(
+        model, infer_config(guide, lambda s: {"is_auxiliary": True, "use_decaying_avg_baseline": False})
+    )
+    (grad,) = torch.autograd.grad(loss, ppl.get_param_store().unconstrained("t"))
+    assert loss.item() == pytest.approx(-(1.5 - 1.0))
+    expected = -(3.0 - 2.0) if has_rsample else -(3.0 + 2.0 * (1.5 - 1.0))
+    assert grad.item() == pytest.approx(expected)

@@ -85,6 +85,9 @@ def test_the_sum_and_its_gradient_equal_those_over_the_joint(name, impossible):
     assert torch.allclose(ours, theirs, atol=1e-10, rtol=0)
     leaves = [f.tensor for f in factors]
     for mine, true in zip(torch.autograd.grad(ours, leaves), torch.autograd.grad(theirs, leaves), strict=True):
+        assert mine.isfinite().all()
+        if theirs.isinf():  # nothing is possible: there is no gradient to compare
+            continue
         assert torch.allclose(mine, true, atol=1e-10, rtol=0)
 
 
@@ -148,7 +151,9 @@ def test_going_back_from_a_sum_draws_from_the_joint(name):
 def test_plates_to_keep_stay_as_axes():
     factors, home = build("nested plates")
     local = [f for f in factors if "P" in f.axes]
-    kept = add(eliminate(local, {v: home[v] for v in ("b", "c")}, PLATES, keep=frozenset("P"), carried={"a": frozenset()}))
+    kept = add(
+        eliminate(local, {v: home[v] for v in ("b", "c")}, PLATES, keep=frozenset("P"), carried={"a": frozenset()})
+    )
     assert set(kept.axes) == {"P", "a"}
     whole = torch.logsumexp(factors[0].tensor + kept.aligned(("P", "a")).sum(0), 0)
     assert torch.allclose(whole, log_sum_exp(joint(factors, home)[0], [0]), atol=1e-10)
@@ -156,10 +161,8 @@ def test_plates_to_keep_stay_as_axes():
 
 def test_a_carried_axis_keeps_its_plates():
     factors, home = build("a global and a local variable")
-    (result,) = eliminate(factors[1:], {"a": frozenset()}, PLATES, carried={"b": frozenset("P")}) if False else (None,)
-    summed = eliminate([factors[2]], {}, PLATES, carried={"b": home["b"]})
-    assert result is None
-    assert [set(f.axes) for f in summed] == [{"P", "b"}]
+    (result,) = eliminate([factors[2], factor("P")], {}, PLATES, carried={"b": home["b"]})[:1]
+    assert set(result.axes) == {"P", "b"}
 
 
 @pytest.mark.parametrize(
