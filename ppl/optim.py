@@ -48,7 +48,7 @@ class Optimizer:
                     break
             else:
                 groups.append({"options": options, "params": [leaf]})
-        return [{"params": group["params"], **group["options"]} for group in groups]
+        return [{**group, **group["options"]} for group in groups]
 
     def build(self, named: Iterable[tuple[str, Tensor]]) -> torch.optim.Optimizer:
         """The torch optimiser for some named parameters."""
@@ -62,13 +62,14 @@ class Optimizer:
         return self.torch_class(leaves, **options)
 
     def extend(self, optimizer: torch.optim.Optimizer, named: list[tuple[str, Tensor]]) -> None:
-        """Give a torch optimiser more parameters: with the same options for all, they join the first group, schedule
-        and all."""
-        if callable(self.optim_args):
-            for group in self.groups(named):
+        """Give a torch optimiser more parameters, each to the group with its options, schedule and all."""
+        for group in self.groups(named):
+            for known in optimizer.param_groups:
+                if known.get("options", group["options"]) == group["options"]:
+                    known["params"].extend(group["params"])
+                    break
+            else:
                 optimizer.add_param_group(group)
-        else:
-            optimizer.param_groups[0]["params"].extend(leaf for _, leaf in named)
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
         """The learning-rate schedule that goes with an optimiser, or None."""

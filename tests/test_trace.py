@@ -249,7 +249,9 @@ def test_a_value_read_into_python_steers_everything_later():
 
 
 @pytest.mark.parametrize(
-    "read", [bool, float, lambda x: x.tolist(), lambda x: x.numpy(), lambda x: range(int(x))], ids=str
+    "read",
+    [bool, float, lambda x: x.tolist(), lambda x: x.numpy(), lambda x: range(int(x))],
+    ids=["bool", "float", "tolist", "numpy", "index"],
 )
 def test_every_way_to_read_a_value_counts(read):
     def reads():

@@ -93,7 +93,7 @@ def el_nino(now, after):
 # distributions that a guide can express, by gradient steps. The automatic guide takes one line.
 
 # %%
-num_steps = 300 if SHORT else 2000
+num_steps = 300 if SHORT else 1500
 num_draws = 1000 if SHORT else 4000
 
 
@@ -345,7 +345,7 @@ def river(flow):
 
 
 summed = TraceEnum_ELBO(num_particles=4, vectorize_particles=True)
-num_steps = 400 if SHORT else 1200
+num_steps = 400 if SHORT else 1000
 guide = AutoNormal(river)  # proposes before, later and noise; leaves the discrete site to the enumeration
 svi = SVI(river, guide, falling_rate(0.4, num_steps), summed)
 svi.run(num_steps, flow)

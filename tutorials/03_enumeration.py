@@ -78,7 +78,7 @@ summed = log_evidence(marked, yes)
 print(f"log p(it rang):          enumerated {summed:.6f}, brute force {by_hand:.6f}")
 assert abs(summed - by_hand) < 1e-10
 
-num_draws = 300 if SHORT else 2000
+num_draws = 150 if SHORT else 2000
 posterior = infer_discrete(marked)  # runs like `alarm`, with the marked sites drawn from their joint posterior
 
 
@@ -227,7 +227,7 @@ log_joint = at["weights"].log() + dist.Normal(at["loc"], at["scale"]).to_event(1
 responsibility = log_joint.softmax(-1)
 assigned = handlers.trace(infer_discrete(fitted, temperature=0)).get_trace(data)["component_of"].value
 assert torch.equal(assigned, responsibility.argmax(-1))
-num_draws = 100 if SHORT else 400
+num_draws = 60 if SHORT else 400
 drawer = infer_discrete(fitted)
 draws = torch.stack([handlers.trace(drawer).get_trace(data)["component_of"].value for _ in range(num_draws)])
 drawn = torch.stack([(draws == k).double().mean(0) for k in range(K)], -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -213,7 +214,7 @@ class SVI:
         """Everything that a later process needs to go on with the same bits: parameters, optimiser, loss, RNG."""
         return {
             "params": self.params.state_dict(),
-            **(self._state_of_optimizer() if self._pending is None else self._pending),
+            **copy.deepcopy(self._state_of_optimizer() if self._pending is None else self._pending),
             "loss": self.loss.state_dict(),
             "num_steps": self.num_steps,
             "rng": torch.get_rng_state(),
@@ -235,7 +236,7 @@ class SVI:
         self._version = -1
         self._trained = []
         pending = {key: state[key] for key in ("trained", "optimizer", "scheduler")}
-        self._pending = pending if state["optimizer"] is not None else None
+        self._pending = copy.deepcopy(pending) if state["optimizer"] is not None else None
         torch.set_rng_state(state["rng"])
 
 

@@ -136,7 +136,9 @@ def test_an_interruption_keeps_what_is_done():
     whole = normal_svi()
     assert torch.equal(whole.run(4, HEIGHTS, progress_bar=False).losses, result.losses)
     assert torch.equal(whole.params["loc"], svi.params["loc"])
+    state = torch.get_rng_state()
     later = svi.run(3, HEIGHTS, progress_bar=False)
+    torch.set_rng_state(state)
     assert torch.equal(later.losses, whole.run(3, HEIGHTS, progress_bar=False).losses)
 
 

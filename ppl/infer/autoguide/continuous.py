@@ -44,6 +44,17 @@ class AutoContinuous(AutoGuide):
                     )
         return torch.cat([self.unconstrained(site).flatten() for site in self.latents.values()])
 
+    def counted(self) -> Tensor | bool:
+        """Which entries of the vector the model counts, (D,): all but those under a false mask."""
+        if all(site.mask is None for site in self.latents.values()):
+            return True
+        parts = []
+        for site in self.latents.values():
+            shape, batch = self.unconstrained(site).shape, site.fn.batch_shape
+            given = torch.as_tensor(True if site.mask is None else site.mask, device=site.tensor.device).expand(batch)
+            parts.append(given.reshape(batch + (1,) * (len(shape) - len(batch))).expand(shape).flatten())
+        return torch.cat(parts)
+
     def propose(self, plates: Mapping[str, plate]) -> dict[str, Tensor]:
         latent = sample(f"_{self.prefix}_latent", self.posterior(), infer=Infer(is_auxiliary=True))
         drawn = {}
@@ -100,7 +111,9 @@ class AutoDiagonalNormal(AutoContinuous):
 
     def posterior(self) -> Distribution:
         loc, scale = self._loc_scale()
-        return Normal(loc, scale, validate_args=False).to_event(1)  # type: ignore[no-any-return]
+        counted = self.counted()
+        base = Normal(loc, scale, validate_args=False)
+        return (base if counted is True else base.mask(counted)).to_event(1)  # type: ignore[no-any-return]
 
     def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The image of the vector's centre."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl.distributions import biject_to
-from ppl.handlers import block, plate, substitute, trace
+from ppl.handlers import block, mask, plate, substitute, trace
 from ppl.infer.initialization import init_to_median
 from ppl.site import Frame, Site
 from ppl.stack import perform
@@ -103,12 +103,18 @@ class AutoGuide(nn.Module):
 
     @contextlib.contextmanager
     def within(self, site: Site, plates: Mapping[str, plate]) -> Iterator[None]:
-        """Enter the plates of a site."""
+        """Enter the plates of a site, and its mask: where the model does not count it, its entropy must not count either."""
         with contextlib.ExitStack() as stack:
             for frame in site.plates:
                 if frame.dim is not None:
                     stack.enter_context(plates[frame.name])
+            if site.mask is not None and self.mask_holds(site):
+                stack.enter_context(mask(mask=site.mask))
             yield
+
+    def mask_holds(self, site: Site) -> bool:
+        """Whether a site's mask in the first run is its mask in every run: not within a subsampled plate."""
+        return all(frame.subsample_size == frame.size for frame in site.plates)
 
     # -- parameters
 
