@@ -189,7 +189,7 @@ def expand_to_plates(site: Site, d: Distribution) -> Distribution:
 
 def locate(bad: Tensor, site: Site) -> str:
     """Where in its plates a batch of flags is first true: "plate 'data' index 3", for an error message."""
-    if bad.dim() == 0 or not site.plates:
+    if not site.plates:
         return ""
     index = bad.nonzero()[0].tolist()
     found = []

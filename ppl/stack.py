@@ -88,7 +88,8 @@ def check_value(site: Site, d: Any, value: Tensor) -> None:
         validation.check_shape(d, value)
         bad = validation.bad_entries(d, value)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{site}: {'obs' if site.observed else 'value'} does not fit. {error}") from error
+        what = "obs" if site.observed else "value"
+        raise ValueError(f"{site}: {what} does not fit. {error}{hint_at_subsample(site, d, value, what)}") from error
     if bad is None:
         return
     if isinstance(site.mask, Tensor):
@@ -101,6 +102,19 @@ def check_value(site: Site, d: Any, value: Tensor) -> None:
             f"{site}: the {what} must lie in the support {validation.constraint_name(d.support)} of {type(d).__name__}, "
             f"but {validation.describe_entries(bad, value.expand(bad.shape + d.event_shape))}."
         )
+
+
+def hint_at_subsample(site: Site, d: Any, value: Tensor, what: str) -> str:
+    """What to write where a value has the size of a whole plate of which only a part is seen; empty otherwise."""
+    batch = value.shape[: value.dim() - len(d.event_shape)]
+    for frame in site.plates:
+        dim = frame.dim
+        if dim is not None and frame.size != frame.subsample_size and -dim <= len(batch) and batch[dim] == frame.size:
+            return (
+                f" Plate '{frame.name}' shows {frame.subsample_size} of {frame.size} elements in this run: write "
+                f"`with plate as index:` and {what}[index], or ppl.subsample({what}, event_dim={len(d.event_shape)})."
+            )
+    return ""
 
 
 class Handler:

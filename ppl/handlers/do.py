@@ -16,7 +16,8 @@ class do(Handler):
     """Set sites to values, cutting them from their parents: later statements see the value set.
 
     The outer handlers still see the site itself, drawn from its distribution as if nobody had intervened (its natural
-    value), so that counterfactuals can be asked of one trace.
+    value), so that counterfactuals can be asked of one trace. For the density of the intervened program alone, leave
+    these sites out of the trace: `block(do(model, data), hide=list(data))`.
 
     Args: data, values by name.
     Source: Richardson and Robins 2013, single world intervention graphs.

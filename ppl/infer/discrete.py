@@ -67,7 +67,7 @@ def _posterior(
     """A trace with values for the enumerated sites."""
 
     def run() -> tuple[Trace, tuple[str, ...]]:
-        with block(), enum(first_available_dim=first_dim) as handler, trace() as record:
+        with enum(first_available_dim=first_dim) as handler, trace() as record:
             program(*args, **kwargs)
         return record, tuple(axis.name for axis in handler.axes)
 
@@ -76,7 +76,9 @@ def _posterior(
     sizes: dict[str, int] = {}
     names: dict[str, Site] = {}
     sources: dict[str, Names] = {}
-    for found in sequential.runs(run, Provenance()):
+    with block():  # around the runs, because the choice of sequential sites must see into them
+        found_runs = list(sequential.runs(run, Provenance()))
+    for found in found_runs:
         record, axes = found.result
         parts.append((found.chosen, model_terms(record, Terms()).model))
         traces.append((found.chosen, record))
@@ -110,7 +112,7 @@ def _choose(factors: dict[str, Factor], names: dict[str, Site], temperature: int
     try:
         eliminate(factors.values(), home, plates, reduction=log_sum_exp if temperature else maximum, tape=tape)
     except Intractable as error:
-        raise ValueError(explain_intractable(error, list(factors))) from error
+        raise ValueError(explain_intractable(error, factors)) from error
     return backtrack(tape, _draw if temperature else _best)
 
 

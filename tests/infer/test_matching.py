@@ -253,7 +253,9 @@ def test_an_automatic_guide_of_a_model_without_continuous_sites_is_an_error():
 
 def test_a_parameter_with_another_constraint_in_the_guide_is_an_error():
     def model():
-        ppl.sample("x", dist.Normal(ppl.param("p", torch.tensor(1.0)), 1.0), obs=torch.tensor(0.0))
+        ppl.sample(
+            "x", dist.Normal(ppl.param("p", torch.tensor(1.0), constraint=constraints.real), 1.0), obs=torch.tensor(0.0)
+        )
 
     def guide():
         ppl.param("p", torch.tensor(1.0), constraint=constraints.positive)

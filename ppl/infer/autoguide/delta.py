@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ppl.distributions import Delta
+from ppl.distributions import Delta, transform_to
 from ppl.handlers import plate
 from ppl.infer.autoguide.guide import AutoGuide
 from ppl.statements import sample
@@ -22,7 +22,7 @@ class AutoDelta(AutoGuide):
     def make_parameters(self) -> None:
         self.locs = nn.ParameterDict()
         for site in self.latents.values():
-            self.own(self.locs, site, self.unconstrained(site))
+            self.own(self.locs, site, transform_to(site.fn.support).inv(site.tensor.detach()))
 
     def _value(self, name: str) -> Tensor:
         site = self.latents[name]

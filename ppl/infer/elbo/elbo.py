@@ -47,7 +47,7 @@ class ELBO:
         self.baselines = Baselines()
         self.last_traces: tuple[Trace, Trace] | None = None  # of the latest estimate: model's and guide's
         self._found_nesting: int | None = None
-        self._matched: tuple[tuple[str, ...], ...] | None = None  # the sites of the programs last found to fit
+        self._matched: tuple[Any, ...] | None = None  # the sites last found to fit, and which of them are data
 
     def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, -ELBO: a scalar whose gradient is the estimator's gradient."""
@@ -161,7 +161,8 @@ class ELBO:
 
     def _check(self, model_trace: Trace, guide_trace: Trace, enumerated: Names) -> None:
         self.last_traces = model_trace, guide_trace
-        sites = (*model_trace.nodes,), (*guide_trace.nodes,)
+        data = [name for name, site in model_trace.nodes.items() if site.observed]
+        sites = data, (*model_trace.nodes,), (*guide_trace.nodes,)
         if sites != self._matched and is_validation_enabled():
             check_match(model_trace, guide_trace, enumerated, self.enumerates)
             self._matched = sites

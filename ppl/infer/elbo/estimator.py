@@ -68,7 +68,7 @@ def sum_out_model(terms: Terms, home: Mapping[str, Names], guide_axes: Names) ->
         try:
             summed = eliminate(component, {v: variables[v] for v in inside}, all_plates, keep, carried)
         except Intractable as error:
-            raise ValueError(explain_intractable(error, members)) from error
+            raise ValueError(explain_intractable(error, terms.model)) from error
         costs += [Factor(f.axes, f.tensor * scale) for f in summed]
     return costs
 
@@ -87,12 +87,13 @@ def check_home(name: str, factor: Factor, home: Mapping[str, Names]) -> None:
             )
 
 
-def explain_intractable(error: Intractable, members: list[str]) -> str:
+def explain_intractable(error: Intractable, factors: Mapping[str, Factor]) -> str:
     """An intractable structure in the words of the program: its plates, its sites, and the way out."""
+    meeting = [name for name, factor in factors.items() if error.plates <= frozenset(factor.axes)]
     plates = ", ".join(f"'{p.removeprefix('plate ')}'" for p in sorted(error.plates))
     return (
-        f"sites {sorted(error.variables)} cannot be summed out together: within plates {plates} they all meet in one "
-        f"site (of {members}), which would take time exponential in a plate's size. Make one of the plates sequential "
+        f"sites {sorted(error.variables)} cannot be summed out together: within plates {plates} they meet in "
+        f"{meeting}, which would take time exponential in a plate's size. Make one of the plates sequential "
         "(`for i in ppl.plate(…)`), or give one of the sites to the guide."
     )
 

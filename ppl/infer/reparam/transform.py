@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.distributions import TransformedDistribution
 
-from ppl.distributions import TransformedDistribution
 from ppl.distributions.distribution import Distribution
 from ppl.distributions.lifting import lift
 from ppl.statements import sample
@@ -19,7 +19,7 @@ class TransformReparam:
     def __call__(self, name: str, fn: Distribution, obs: Tensor | None) -> tuple[Distribution | None, Tensor | None]:
         if obs is not None:
             raise ValueError(f"site '{name}': TransformReparam is for latent sites, but this one is observed.")
-        if not isinstance(fn, TransformedDistribution):
+        if not isinstance(fn, TransformedDistribution):  # torch's, which families such as LogNormal inherit
             raise ValueError(
                 f"site '{name}': TransformReparam needs a TransformedDistribution, but got {type(fn).__name__}."
             )
