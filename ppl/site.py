@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
-import torch
 from torch import Size, Tensor
 
-from ppl.distributions.distribution import Distribution, expanded
+from ppl.distributions.distribution import Distribution, broadcast_shape, expanded
 from ppl.distributions.validation import describe_entries
 
 Kind = Literal["sample", "param", "deterministic", "plate", "subsample"]
@@ -183,7 +182,7 @@ def expand_to_plates(site: Site, d: Distribution) -> Distribution:
                 f"distribution's batch shape {tuple(batch)} has size {batch[frame.dim]} there. Make the sizes agree, "
                 f"index the data with the plate's indices, or declare the dim with .to_event(1)."
             )
-    target = torch.broadcast_shapes(batch, shape)
+    target = broadcast_shape(batch, shape)
     return expanded(d, target)
 
 

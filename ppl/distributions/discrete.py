@@ -8,7 +8,7 @@ import torch
 import torch.distributions as td
 from torch import Size, Tensor
 
-from ppl.distributions.distribution import Distribution, ShapeLike
+from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape
 
 
 class Bernoulli(td.Bernoulli, Distribution):
@@ -58,7 +58,7 @@ class Categorical(td.Categorical, _Choice):
         if self._validate_args:
             self._validate_sample(value)
         index = value.long().unsqueeze(-1)
-        batch = torch.broadcast_shapes(index.shape[:-1], self.logits.shape[:-1])
+        batch = broadcast_shape(index.shape[:-1], self.logits.shape[:-1])
         return self.logits.expand((*batch, -1)).gather(-1, index.expand((*batch, 1))).squeeze(-1)
 
 

@@ -110,6 +110,7 @@ def test_the_enumerating_objective_draws_what_is_not_marked(name):
 def test_the_gradient_is_unbiased_over_many_draws(name, vectorised):
     case = CASES[name]
     elbo = TraceEnum_ELBO if case.enumerates else Trace_ELBO
+    ppl.set_rng_seed(1)  # of some 150 comparisons at 4 standard errors, one in a hundred suites has one that fails
     check(case, particles(elbo, 100 if vectorised else 2, vectorised), 1500 if vectorised else 3000, 0.3)
 
 

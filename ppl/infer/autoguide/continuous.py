@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl.distributions import Delta, Normal, biject_to, constraints
+from ppl.distributions import Delta, Normal, constraints
 from ppl.distributions.distribution import Distribution
 from ppl.handlers import plate
 from ppl.infer.autoguide.guide import AutoGuide
@@ -27,39 +27,36 @@ class AutoContinuous(AutoGuide):
         """The distribution over the vector, event shape (D,); a subclass must."""
         raise NotImplementedError
 
-    def _sizes(self) -> dict[str, int]:
-        return {name: self.unconstrained(site).numel() for name, site in self.latents.items()}
-
     def first_loc(self) -> Tensor:
         """The first values of all sites as one unconstrained vector, (D,).
 
         Raises: ValueError for a latent site in a subsampled plate, which a vector of fixed length cannot hold.
         """
-        for name, site in self.latents.items():
-            for frame in site.plates:
+        for name, latent in self.latents.items():
+            for frame in latent.site.plates:
                 if frame.subsample_size != frame.size:
                     raise ValueError(
                         f"{type(self).__name__}: site '{name}' is local to plate '{frame.name}', which is subsampled, so "
                         "no fixed vector holds it. Use AutoNormal or AutoDelta, or do not subsample."
                     )
-        return torch.cat([self.unconstrained(site).flatten() for site in self.latents.values()])
+        return torch.cat([latent.first.flatten() for latent in self.latents.values()])
 
     def counted(self) -> Tensor | bool:
         """Which entries of the vector the model counts, (D,): all but those under a false mask."""
-        if all(site.mask is None for site in self.latents.values()):
+        if all(latent.site.mask is None for latent in self.latents.values()):
             return True
         parts = []
-        for site in self.latents.values():
-            shape, batch = self.unconstrained(site).shape, site.fn.batch_shape
+        for latent in self.latents.values():
+            site, shape, batch = latent.site, latent.first.shape, latent.site.fn.batch_shape
             given = torch.as_tensor(True if site.mask is None else site.mask, device=site.tensor.device).expand(batch)
             parts.append(given.reshape(batch + (1,) * (len(shape) - len(batch))).expand(shape).flatten())
         return torch.cat(parts)
 
     def propose(self, plates: Mapping[str, plate]) -> dict[str, Tensor]:
-        latent = sample(f"_{self.prefix}_latent", self.posterior(), infer=Infer(is_auxiliary=True))
+        vector = sample(f"_{self.prefix}_latent", self.posterior(), infer=Infer(is_auxiliary=True))
         drawn = {}
-        for name, (site, part) in self._cut(latent).items():
-            transform = biject_to(site.fn.support)
+        for name, part in self._cut(vector).items():
+            site, transform = self.latents[name].site, self.latents[name].transform
             value = transform(part)
             event = len(site.fn.event_shape)
             log_det = transform.log_abs_det_jacobian(part, value)
@@ -69,20 +66,20 @@ class AutoContinuous(AutoGuide):
                 drawn[name] = sample(name, Delta(value, log_density, event_dim=event, validate_args=False))
         return drawn
 
-    def _cut(self, latent: Tensor) -> dict[str, tuple[Site, Tensor]]:
+    def _cut(self, vector: Tensor) -> dict[str, Tensor]:
         """The vector's part for each site, shaped like the site's unconstrained value (with batch dims of the vector's own)."""
         parts, start = {}, 0
-        for name, site in self.latents.items():
-            own = self.unconstrained(site).shape
+        batch = vector.shape[:-1]
+        for name, latent in self.latents.items():
+            own = latent.first.shape
             stop = start + own.numel()
-            batch = latent.shape[:-1]
-            kept = batch[: max(len(batch) - len(site.fn.batch_shape), 0)]
-            parts[name] = site, latent[..., start:stop].reshape(kept + own)
+            kept = batch[: max(len(batch) - len(latent.site.fn.batch_shape), 0)]
+            parts[name] = vector[..., start:stop].reshape(kept + own)
             start = stop
         return parts
 
     def _sites_of(self, vector: Tensor) -> dict[str, Tensor]:
-        return {name: biject_to(site.fn.support)(part) for name, (site, part) in self._cut(vector).items()}
+        return {name: self.latents[name].transform(part) for name, part in self._cut(vector).items()}
 
 
 class AutoDiagonalNormal(AutoContinuous):

@@ -21,19 +21,20 @@ class AutoDelta(AutoGuide):
 
     def make_parameters(self) -> None:
         self.locs = nn.ParameterDict()
-        for site in self.latents.values():
+        for latent in self.latents.values():
+            site = latent.site
             self.own(self.locs, site, transform_to(site.fn.support).inv(site.tensor.detach()))
 
     def _value(self, name: str) -> Tensor:
-        site = self.latents[name]
+        site = self.latents[name].site
         event = len(site.fn.event_shape)
         return self.read(self.locs, site, "loc", event, site.fn.support)
 
     def propose(self, plates: Mapping[str, plate]) -> dict[str, Tensor]:
         drawn = {}
-        for name, site in self.latents.items():
-            with self.within(site, plates):
-                drawn[name] = sample(name, Delta(self._value(name), event_dim=len(site.fn.event_shape)))
+        for name, latent in self.latents.items():
+            with self.within(latent.site, plates):
+                drawn[name] = sample(name, Delta(self._value(name), event_dim=len(latent.site.fn.event_shape)))
         return drawn
 
     def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ppl.distributions import biject_to
+from ppl.distributions import biject_to, transforms
 from ppl.handlers import block, mask, plate, substitute, trace
 from ppl.infer.initialization import init_to_median
 from ppl.site import Frame, Site
@@ -17,6 +18,40 @@ from ppl.stack import perform
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A continuous latent site of the first run, with what its guide needs again and again."""
+
+    site: Site
+    transform: Any  # from the reals to the support
+    first: Tensor  # the first value, mapped to the reals
+
+    @classmethod
+    def of(cls, site: Site) -> Latent:
+        """From a site of the first run."""
+        transform = simplified(biject_to(site.fn.support))
+        return cls(site, transform, transform.inv(site.tensor.detach()))
+
+    @property
+    def event(self) -> int:
+        """The number of event dims of the value mapped to the reals."""
+        return self.first.dim() - len(self.site.fn.batch_shape)
+
+
+def simplified(transform: Any) -> Any:
+    """A transform without parts that change nothing, such as the shift by 0 that torch adds for lower bounds."""
+    if not isinstance(transform, transforms.ComposeTransform):
+        return transform
+    parts = [part for part in transform.parts if not _is_identity(part)]
+    return parts[0] if len(parts) == 1 else transforms.ComposeTransform(parts)
+
+
+def _is_identity(part: Any) -> bool:
+    if not isinstance(part, transforms.AffineTransform):
+        return False
+    return all(isinstance(x, (int, float)) for x in (part.loc, part.scale)) and (part.loc, part.scale) == (0, 1)
 
 
 class AutoGuide(nn.Module):
@@ -48,7 +83,7 @@ class AutoGuide(nn.Module):
         self.__dict__["model"] = model  # not as a submodule: its parameters are not the guide's
         self.prefix, self.init_loc_fn, self.create_plates = prefix, init_loc_fn, create_plates
         self.prototype: Trace | None = None  # the first run of the model
-        self.latents: dict[str, Site] = {}  # its continuous latent sites
+        self.latents: dict[str, Latent] = {}  # its continuous latent sites
         self._frames: dict[str, Frame] = {}
 
     # -- setup
@@ -61,13 +96,14 @@ class AutoGuide(nn.Module):
         model = self.__dict__["model"]
         with torch.no_grad(), block():
             self.prototype = trace(substitute(model, substitute_fn=self.init_loc_fn)).get_trace(*args, **kwargs)
-        self.latents = {name: site for name, site in self.prototype.stochastic_nodes.items() if not site.fn.is_discrete}
+        sites = self.prototype.stochastic_nodes
+        self.latents = {name: Latent.of(site) for name, site in sites.items() if not site.fn.is_discrete}
         if not self.latents:
             raise ValueError(
                 f"{type(self).__name__}: the model has no continuous latent site to propose; its latent sites are "
-                f"{list(self.prototype.stochastic_nodes) or 'none'}."
+                f"{list(sites) or 'none'}."
             )
-        frames = [frame for site in self.latents.values() for frame in site.plates if frame.dim is not None]
+        frames = [frame for latent in self.latents.values() for frame in latent.site.plates if frame.dim is not None]
         self._frames = {frame.name: frame for frame in sorted(frames, key=lambda f: f.dim or 0, reverse=True)}
         self.make_parameters()
 
@@ -132,11 +168,6 @@ class AutoGuide(nn.Module):
         name = f"{site.name}_{self.prefix}_{role}"
         leaf = holder[key_of(site.name)]
         return perform(Site(name, "param", leaf=leaf, constraint=constraint, event_dim=event_dim)).tensor
-
-    def unconstrained(self, site: Site) -> Tensor:
-        """The site's first value, mapped to the reals."""
-        value: Tensor = biject_to(site.fn.support).inv(site.tensor.detach())
-        return value
 
     # -- answers
 

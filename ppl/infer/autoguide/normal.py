@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl.distributions import Normal, TransformedDistribution, biject_to, constraints
+from ppl.distributions import LogNormal, Normal, TransformedDistribution, constraints, transforms
 from ppl.distributions.distribution import Distribution
 from ppl.handlers import plate
-from ppl.infer.autoguide.guide import AutoGuide
-from ppl.site import Site
+from ppl.infer.autoguide.guide import AutoGuide, Latent
 from ppl.statements import sample
 
 
@@ -32,30 +31,31 @@ class AutoNormal(AutoGuide):
 
     def make_parameters(self) -> None:
         self.locs, self.log_scales = nn.ParameterDict(), nn.ParameterDict()
-        for site in self.latents.values():
-            loc = self.unconstrained(site)
-            self.own(self.locs, site, loc)
-            self.own(self.log_scales, site, torch.full_like(loc, self.init_scale).log())
+        for latent in self.latents.values():
+            self.own(self.locs, latent.site, latent.first)
+            self.own(self.log_scales, latent.site, torch.full_like(latent.first, self.init_scale).log())
 
-    def _loc_scale(self, site: Site) -> tuple[Tensor, Tensor, int]:
-        """The normal's parameters, and how many of their dims are event dims."""
-        event = self.unconstrained(site).dim() - len(site.fn.batch_shape)
-        loc = self.read(self.locs, site, "loc", event)
-        return loc, self.read(self.log_scales, site, "scale", event, constraints.positive), event
+    def _loc_scale(self, latent: Latent) -> tuple[Tensor, Tensor]:
+        loc = self.read(self.locs, latent.site, "loc", latent.event)
+        return loc, self.read(self.log_scales, latent.site, "scale", latent.event, constraints.positive)
 
-    def _distribution(self, site: Site) -> Distribution:
-        loc, scale, event = self._loc_scale(site)
-        base = Normal(loc, scale, validate_args=False).to_event(event)
-        support = site.fn.support
-        if support is constraints.real or (event and site.fn.event_shape and _is_real(support)):
+    def _distribution(self, latent: Latent) -> Distribution:
+        loc, scale = self._loc_scale(latent)
+        transform = latent.transform
+        while isinstance(transform, transforms.IndependentTransform):
+            transform = transform.base_transform
+        if isinstance(transform, transforms.ExpTransform):
+            return LogNormal(loc, scale, validate_args=False).to_event(latent.event)  # type: ignore[no-any-return]
+        base = Normal(loc, scale, validate_args=False).to_event(latent.event)
+        if transform == transforms.identity_transform:
             return base  # type: ignore[no-any-return]
-        return TransformedDistribution(base, [biject_to(support).with_cache()], validate_args=False)
+        return TransformedDistribution(base, [latent.transform.with_cache()], validate_args=False)
 
     def propose(self, plates: Mapping[str, plate]) -> dict[str, Tensor]:
         drawn = {}
-        for name, site in self.latents.items():
-            with self.within(site, plates):
-                drawn[name] = sample(name, self._distribution(site))
+        for name, latent in self.latents.items():
+            with self.within(latent.site, plates):
+                drawn[name] = sample(name, self._distribution(latent))
         return drawn
 
     def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -70,13 +70,9 @@ class AutoNormal(AutoGuide):
         """
         self._ready(args, kwargs)
         found = {}
-        for name, site in self.latents.items():
-            loc, scale = (x.detach() for x in self._loc_scale(site)[:2])
+        for name, latent in self.latents.items():
+            loc, scale = (x.detach() for x in self._loc_scale(latent))
             q = torch.as_tensor(quantiles, dtype=loc.dtype, device=loc.device)
             z = torch.special.ndtri(q).reshape((-1,) + (1,) * loc.dim())
-            found[name] = biject_to(site.fn.support)(loc + scale * z)
+            found[name] = latent.transform(loc + scale * z)
         return found
-
-
-def _is_real(support: Any) -> bool:
-    return isinstance(support, constraints.independent) and support.base_constraint is constraints.real

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from ppl.distributions import validation
+from ppl.distributions.distribution import broadcast_shape
 from ppl.site import Site, plate_shape
 from ppl.tensors.factor import Factor
 from ppl.trace import Trace, masked
@@ -43,7 +43,7 @@ def check_dims(tensor: Tensor, site: Site) -> None:
 def to_factor(tensor: Tensor, site: Site) -> Factor:
     """A tensor of a site's batch shape with its dims named: plates always, enumerated sites where it varies."""
     check_dims(tensor, site)
-    shape = torch.broadcast_shapes(tensor.shape, plate_shape(site.plates))
+    shape = broadcast_shape(tensor.shape, plate_shape(site.plates))
     names = {dim: name for dim, name in site.enum_dims if -dim <= len(shape) and shape[dim] != 1}
     names.update({f.dim: plate_axis(f.name) for f in site.plates if f.dim is not None})
     dims = sorted(names)
