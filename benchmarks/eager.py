@@ -112,7 +112,10 @@ def rounds(pythons: dict[str, str], count: int) -> list[dict[str, dict[str, floa
 
 def table(found: list[dict[str, dict[str, float]]]) -> str:
     """Markdown: minimum and median of each system, and the ratio to Pyro round by round."""
-    lines = ["| | ppl min | median | pyro min | median | ratio min | median | max |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| | ppl min | median | pyro min | median | ratio min | median | max |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for figure in found[0]["ppl"]:
         ours, theirs = ([row[system][figure] for row in found] for system in SYSTEMS)
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]

@@ -105,6 +105,7 @@ class _Scheduled(Optimizer):
             ) from None
         inner_options = options.pop("optim_args", {})
         if isinstance(inner, Optimizer):
+            clip_args = inner.clip_args if clip_args is None else clip_args
             inner_options, inner = inner.optim_args, inner.torch_class
         super().__init__(inner, inner_options, clip_args)
         self.torch_scheduler, self.schedule_args = torch_scheduler, options

@@ -450,27 +450,49 @@ def weighted_normal_elbo(p: ppl.ParamStore) -> Tensor:
     return normal_term(m, 0.0, 1.0, s**2) + normal_entropy(s) + (IMPORTANCE * SEEN * local).sum()
 
 
-def subsampled_local_model(data: Tensor) -> None:
+def subsampled_local_model(data: Tensor, mark: str | None = None) -> None:
     """A binary site a person, in a subsampled plate."""
     with ppl.plate("data", 4, subsample_size=2) as i:
-        z = ppl.sample("z", dist.Bernoulli(0.3))
+        z = ppl.sample("z", dist.Bernoulli(0.3), infer={"enumerate": mark})
         ppl.sample("x", dist.Normal(2 * z, 1.0), obs=data[i])
 
 
-def subsampled_local_guide(data: Tensor) -> None:
+def subsampled_local_guide(data: Tensor, mark: str | None = None) -> None:
     with ppl.plate("data", 4, subsample_size=2):
-        ppl.sample(
-            "z",
-            dist.Bernoulli(
-                ppl.param("q", tensor(0.2, 0.5, 0.6, 0.7), constraint=constraints.unit_interval, event_dim=0)
-            ),
-        )
+        q = ppl.param("q", tensor(0.2, 0.5, 0.6, 0.7), constraint=constraints.unit_interval, event_dim=0)
+        ppl.sample("z", dist.Bernoulli(q), infer={"enumerate": mark})
 
 
 def subsampled_local_elbo(p: ppl.ParamStore) -> Tensor:
     q = torch.stack([1 - p["q"], p["q"]], -1)
     inner = log_bernoulli(0.3, ZERO_ONE) + normal_term(HEIGHTS.unsqueeze(-1), 2 * ZERO_ONE, 1.0) - q.log()
     return (q * inner).sum()
+
+
+PAIR = tensor(0.4, 2.1)
+
+
+def mixed_model(data: Tensor, mark: str = "parallel") -> None:
+    """A global site, and below it in each place one averaged in the guide, one drawn and one summed in the model."""
+    a = ppl.sample("a", dist.Bernoulli(0.4))
+    with ppl.plate("data", 2):
+        b = ppl.sample("b", dist.Bernoulli(0.2 + 0.5 * a), infer={"enumerate": mark})
+        c = ppl.sample("c", dist.Bernoulli(0.3 + 0.3 * b), infer={"enumerate": "parallel"})
+        d = ppl.sample("d", dist.Bernoulli(0.6 - 0.4 * b))
+        ppl.sample("x", dist.Normal(a + b + ppl.param("slope", torch.tensor(0.8)) * c - d, 0.7), obs=data)
+
+
+def mixed_guide(data: Tensor, mark: str = "parallel") -> None:
+    a = ppl.sample("a", dist.Bernoulli(unit("qa", torch.tensor(0.45))))
+    with ppl.plate("data", 2):
+        b = ppl.sample("b", dist.Bernoulli(0.6 * unit("qb", tensor(0.4, 0.7)) + 0.2 * a), infer={"enumerate": mark})
+        ppl.sample("d", dist.Bernoulli(0.7 * unit("qd", tensor(0.6, 0.3)) + 0.2 * b))
+
+
+def mixed_elbo(p: ppl.ParamStore) -> Tensor:
+    in_guide: Sites = {"a": (2, ()), "b": (2, (2,)), "d": (2, (2,))}
+    with p:
+        return brute_elbo(mixed_model, mixed_guide, in_guide, {"c": (2, (2,))}, PAIR)
 
 
 def score_normal_guide(data: Tensor) -> None:
@@ -521,6 +543,16 @@ ENUMERATED = [
     Case("mixture, enumerated in the guide", mixture_model, mixture_guide, mixture_elbo, (POINTS, "parallel"), True),
     Case("mixture, enumerated in the model", fixed_mixture_model, empty_guide, fixed_mixture_elbo, (POINTS,), True),
     Case("mixture, enumerated, subsampled", fixed_mixture_model, empty_guide, fixed_mixture_elbo, (POINTS, 2), True),
+    Case(
+        "local discrete, subsampled, enumerated in the guide",
+        subsampled_local_model,
+        subsampled_local_guide,
+        subsampled_local_elbo,
+        (HEIGHTS, "parallel"),
+        True,
+    ),
+    Case("drawn, averaged and summed sites", mixed_model, mixed_guide, mixed_elbo, (PAIR,), True),
+    Case("drawn, averaged sequentially and summed", mixed_model, mixed_guide, mixed_elbo, (PAIR, "sequential"), True),
     Case("nested plates, enumerated in the guide", nested_model, nested_guide, nested_elbo, (MARKS, "parallel"), True),
     Case("nested plates, enumerated in the model", nested_model, empty_guide, nested_evidence, (MARKS,), True),
 ]

@@ -20,7 +20,6 @@ from ppl.infer.elbo.terms import Terms, model_terms, plate_axis
 from ppl.site import Site, plate_shape
 from ppl.tensors.elimination import Intractable, Summed, backtrack, eliminate
 from ppl.tensors.factor import Factor
-from ppl.tensors.provenance import Provenance
 from ppl.tensors.semiring import log_sum_exp, maximum
 from ppl.trace import Trace
 
@@ -77,7 +76,7 @@ def _posterior(
     names: dict[str, Site] = {}
     sources: dict[str, Names] = {}
     with block():  # around the runs, because the choice of sequential sites must see into them
-        found_runs = list(sequential.runs(run, Provenance()))
+        found_runs = list(sequential.runs(run, sequential.watch()))
     for found in found_runs:
         record, axes = found.result
         parts.append((found.chosen, model_terms(record, Terms()).model))

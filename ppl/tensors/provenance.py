@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,13 +21,15 @@ class Provenance(TorchFunctionMode):
 
     A value that leaves torch (`.item()`, `if x > 0:`) may steer the program, so its names are counted as sources of
     everything named later: see `control`.
+
+    Args: quiet, beginnings of the names of modules whose looks at values are checks and steer nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: tuple[str, ...] = ()) -> None:
         super().__init__()
+        self._quiet = quiet
         self._names: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.control: Names = _NOTHING
-        self._muted = 0
 
     @property
     def is_used(self) -> bool:
@@ -61,7 +64,7 @@ class Provenance(TorchFunctionMode):
         result = func(*args, **kwargs)
         sources = self.of((args, kwargs))
         if sources:
-            if func in _READS:
+            if func in _READS and not _reader().startswith(self._quiet):
                 self.control |= sources
             targets = list(_tensors(result))
             if _writes(func):
@@ -70,6 +73,11 @@ class Provenance(TorchFunctionMode):
             for target in targets:
                 self._names[target] = self._names.get(target, _NOTHING) | sources
         return result
+
+
+def _reader() -> str:
+    """The module whose code called the torch function that is being watched."""
+    return str(sys._getframe(2).f_globals.get("__name__", ""))
 
 
 def _writes(func: Callable[..., Any]) -> bool:

@@ -294,6 +294,45 @@ def test_masks_go_inside_the_sum(how):
     check(model, nothing, {}, {"z": (3, (3,))})
 
 
+@pytest.mark.parametrize("how", MARKED)
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_masked_place_adds_nothing_to_the_bound(how, whole):
+    """As where the site is drawn: the evidence of what is seen, and not log K more for every place that is not."""
+    seen = torch.tensor([True, False, True])
+    data = torch.tensor([0.3, -1.2, 1.7])
+
+    def model():
+        with mask(mask=False if whole else seen), ppl.plate("n", 3):
+            z = ppl.sample("z", dist.Categorical(probs("p", 3)), infer={"enumerate": how})
+            ppl.sample("x", dist.Normal(ppl.param("locs", LEVELS)[z], 1.0), obs=data)
+
+    store = ppl.ParamStore()
+    with store:
+        loss = TraceEnum_ELBO()(model, nothing)
+    if whole:
+        assert abs(loss.item()) < 1e-12
+        return
+    inner = (store["p"].log() + models.normal_term(data.unsqueeze(-1), store["locs"], 1.0)).logsumexp(-1)
+    assert_exact(store, loss, (inner * seen).sum())
+
+
+def test_the_unobserved_part_of_a_partly_observed_site_is_summed():
+    seen = torch.tensor([True, False, True])
+    values, data = torch.tensor([0, 9, 2]), torch.tensor([0.3, -1.2, 1.7])
+
+    def model():
+        with ppl.plate("n", 3):
+            d = dist.Categorical(probs("p", 3))
+            z = ppl.sample("z", d, obs=values.clamp(max=2), obs_mask=seen, infer={"enumerate": "parallel"})
+            ppl.sample("x", dist.Normal(ppl.param("locs", LEVELS)[z], 1.0), obs=data)
+
+    store = ppl.ParamStore()
+    with store:
+        loss = TraceEnum_ELBO()(model, nothing)
+    table = store["p"].log() + models.normal_term(data.unsqueeze(-1), store["locs"], 1.0)
+    assert_exact(store, loss, table[0, 0] + table[1].logsumexp(-1) + table[2, 2])
+
+
 def test_a_mask_on_an_averaged_site_of_the_guide_leaves_its_probabilities_alone():
     seen = torch.tensor([True, False, True])
 
@@ -496,6 +535,25 @@ def test_a_site_outside_of_a_plate_that_depends_on_nothing_inside_is_fine_after_
     assert torch.allclose(torch.stack(losses[0]), torch.stack(losses[1]), atol=1e-12)
 
 
+@pytest.mark.parametrize("mark", MARKED)
+def test_a_site_after_a_plate_need_not_depend_on_what_is_enumerated_inside(mark):
+    """The checks of arguments that look at values are no branches of the program."""
+
+    def model():
+        with ppl.plate("inside", 3):
+            z = ppl.sample("z", dist.Bernoulli(0.3), infer={"enumerate": mark})
+            ppl.sample("x", torch.distributions.Normal(z, 1.0), obs=torch.tensor([0.3, 1.2, 0.4]))
+            ppl.sample("y", dist.Normal(z, 1.0), obs=torch.tensor([0.3, 1.2, 0.4]))
+        ppl.sample("after", dist.Normal(ppl.param("m", torch.tensor(0.4)), 1.0), obs=torch.tensor(2.0))
+
+    store = ppl.ParamStore()
+    with store:
+        loss = TraceEnum_ELBO()(model, nothing)
+    data = torch.tensor([[0.3], [1.2], [0.4]])
+    inner = models.log_bernoulli(0.3, models.ZERO_ONE) + 2 * models.normal_term(data, models.ZERO_ONE, 1.0)
+    assert_exact(store, loss, inner.logsumexp(-1).sum() + models.normal_term(2.0, store["m"], 1.0))
+
+
 def test_a_plate_left_of_max_plate_nesting_is_an_error_that_says_what_to_give():
     with pytest.raises(ValueError, match=r"(?s)'i'.*dim -2.*at least 2"):
         TraceEnum_ELBO(max_plate_nesting=1).loss(grid(("parallel",) * 3), nothing, DATA)
@@ -513,3 +571,9 @@ def test_a_plate_of_the_model_on_an_enumerated_dim_of_the_guide_is_an_error():
 
     with pytest.raises(ValueError, match=r"(?s)'x'.*'i'.*dim -2.*at least 2"):
         TraceEnum_ELBO(max_plate_nesting=1).loss(model, inner)
+
+
+def test_a_small_max_plate_nesting_with_vectorised_particles_is_an_error_that_says_what_to_give():
+    elbo = TraceEnum_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1)
+    with pytest.raises(ValueError, match="at least 2"):
+        elbo.loss(grid(("parallel",) * 3), nothing, DATA)

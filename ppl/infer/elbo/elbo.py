@@ -19,7 +19,6 @@ from ppl.infer.elbo.estimator import Baselines, Expectation, check_home, estimat
 from ppl.infer.elbo.matching import check_match
 from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms, plate_axis
 from ppl.site import Site
-from ppl.tensors.provenance import Provenance
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -76,11 +75,25 @@ class ELBO:
     def _one(self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         try:
             return self._estimate(model, guide, args, kwargs)
-        except PlateTooDeepError:
-            if self.max_plate_nesting is not None:
+        except ValueError as error:
+            given = self.max_plate_nesting
+            used = self._found_nesting if given is None else given
+            if used is None or (given is not None and isinstance(error, PlateTooDeepError)):
                 raise
-            self._found_nesting = None  # found for another program or other data
+            needed = self._nesting_of_broken(model, guide, args, kwargs)
+            if needed <= used:
+                raise
+            if given is not None:
+                raise ValueError(f"{error} Leave out max_plate_nesting, or give at least {needed}.") from error
+            self._found_nesting = needed  # the one known was found for another program or other data
             return self._estimate(model, guide, args, kwargs)
+
+    def _nesting_of_broken(self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """How many dims the plates of programs use that may not even run."""
+        try:
+            return find_plate_nesting(model, guide, args, kwargs)
+        except Exception:
+            return 0
 
     def _estimate(self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         if not self.vectorize_particles and not self.enumerates:
@@ -123,7 +136,7 @@ class ELBO:
         sources_of_guide: dict[str, Names] = {}
         sources: dict[str, Names] = {}
         guide_axes: Names = frozenset()
-        provenance = Provenance()
+        provenance = sequential.watch()
         for guided in sequential.runs(lambda: _run_enumerated(guide, args, kwargs, first_dim), provenance):
             chosen, (guide_trace, axes) = guided.chosen, guided.result
             enumerated = frozenset(axis.name for axis in axes).union(chosen)
@@ -140,7 +153,7 @@ class ELBO:
                 model_trace, all_axes = run.result
                 names = enumerated.union(run.chosen, (axis.name for axis in all_axes))
                 self._check(model_trace, guide_trace, names)
-                models.append(({**chosen, **run.chosen}, model_terms(model_trace, Terms())))
+                models.append(({**chosen, **run.chosen}, model_terms(model_trace, Terms(), names - enumerated)))
                 _grow(sizes, {**guided.sizes, **run.sizes})
                 _join(sources, run.sources)
                 home.update({n: _plates_of((guide_trace if n in guide_trace else model_trace)[n]) for n in names})

@@ -171,14 +171,12 @@ def estimate(
     total = sum_all([expectation.of(cost).tensor for cost in costs])
     if not torch.is_grad_enabled():  # a look at the value teaches the baselines nothing
         return total
-    surrogates = [
-        expectation.of(multiply(score, _signal(name, score, costs, expectation, sites, baselines))).tensor
-        for name, score in scores.items()
-    ]
-    if not surrogates:
-        return total
-    surrogate = sum_all(surrogates)
-    return total + (surrogate - surrogate.detach())
+    for name, score in scores.items():
+        signal = _signal(name, score, costs, expectation, sites, baselines)
+        # zero in value, so that the product has the score's gradient alone and none of the expectation's weights
+        gradient_only = Factor(score.axes, score.tensor - score.tensor.detach())
+        total = total + expectation.of(multiply(gradient_only, signal)).tensor.sum()
+    return total
 
 
 def _signal(

@@ -73,6 +73,11 @@ class choose(Handler):
         return perform(site.replace(value=values[index].expand(d.shape())))
 
 
+def watch() -> Provenance:
+    """What follows the choices through the runs; the library's own checks of values do not count as branches."""
+    return Provenance(quiet=("ppl.", "torch."))
+
+
 def runs(program: Callable[[], T], provenance: Provenance) -> Iterator[Run[T]]:
     """Run a program once for each combination of values of its sequential sites.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from ppl.distributions import validation
@@ -88,11 +89,19 @@ def guide_terms(trace: Trace, enumerated: Names, into: Terms) -> Terms:
     return into
 
 
-def model_terms(trace: Trace, into: Terms) -> Terms:
-    """Add the terms of a model's trace."""
+def model_terms(trace: Trace, into: Terms, summed: Names = frozenset()) -> Terms:
+    """Add the terms of a model's trace.
+
+    Args: summed, the sites to sum out. Where such a site is masked, it counts as uniform and not as 1 at each of its K
+        values, so that a masked place adds nothing to the bound instead of log K.
+    """
     for name, site in trace.nodes.items():
         if site.kind == "sample":
-            into.model[name] = to_factor(trace.unscaled_log_prob(name), site)
+            log_prob = trace.unscaled_log_prob(name)
+            if name in summed and site.mask is not None:
+                size = site.fn.enumerate_support(expand=False).size(0)
+                log_prob = log_prob - masked(torch.full_like(log_prob, size).log(), ~torch.as_tensor(site.mask))
+            into.model[name] = to_factor(log_prob, site)
             into.scales[name] = site.scale
             if isinstance(site.scale, Tensor) and site.scale.dim():
                 into.scaled[name] = to_factor(site.scale, site)
