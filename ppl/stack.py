@@ -197,6 +197,13 @@ class inherit(Handler):
         )
 
 
+class unrecorded(Handler):
+    """A run that only prepares another one: the outer handlers act on it as they will on that one, but record nothing."""
+
+    def handle(self, site: Site) -> Site:
+        return perform(site.replace(recorded=False))
+
+
 def combine_masks(a: Tensor | bool | None, b: Tensor | bool | None) -> Tensor | bool | None:
     """Both masks at once; None is no mask."""
     if a is None or a is True:

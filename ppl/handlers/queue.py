@@ -106,8 +106,9 @@ class _explore(Handler):
             site = site.replace(value=self.partial[site.name].value)
         elif site.kind == "sample" and self.chosen(self.partial, site):
             raise _Choice(self, site)
+        recorded = site.recorded and site.kind in ("sample", "plate")
         site = perform(site)
-        if site.kind in ("sample", "plate"):
+        if recorded:
             self.seen.add(site)
         return site
 

@@ -35,8 +35,9 @@ class trace(Handler):
         return self.trace
 
     def handle(self, site: Site) -> Site:
+        recorded = site.recorded and site.kind != "subsample" and (site.kind == "param" or not self.param_only)
         site = perform(site)
-        if site.kind != "subsample" and (site.kind == "param" or not self.param_only):
+        if recorded:
             self.trace.add(site)
         return site
 

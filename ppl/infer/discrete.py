@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl.handlers.block import block
 from ppl.handlers.enum import enum
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
@@ -18,6 +17,7 @@ from ppl.infer.elbo.elbo import find_plate_nesting
 from ppl.infer.elbo.estimator import check_home, explain_intractable
 from ppl.infer.elbo.terms import Terms, model_terms, plate_axis
 from ppl.site import Site, plate_shape
+from ppl.stack import unrecorded
 from ppl.tensors.elimination import Intractable, Summed, backtrack, eliminate
 from ppl.tensors.factor import Factor
 from ppl.tensors.semiring import log_sum_exp, maximum
@@ -75,7 +75,7 @@ def _posterior(
     sizes: dict[str, int] = {}
     names: dict[str, Site] = {}
     sources: dict[str, Names] = {}
-    with block():  # around the runs, because the choice of sequential sites must see into them
+    with unrecorded():
         found_runs = list(sequential.runs(run, sequential.watch()))
     for found in found_runs:
         record, axes = found.result
@@ -89,7 +89,8 @@ def _posterior(
     factors = sequential.stack(parts, sizes, sources, -torch.inf)
     chosen_axes = _choose(factors, names, temperature)
     decided = _decide(traces, names, sizes, chosen_axes)
-    decided.nodes.update({name: site for name, site in traces[0][1].nodes.items() if _was_drawn(site, sources)})
+    first = traces[0][1].nodes
+    decided.nodes.update({n: site for n, site in first.items() if n not in names and _was_drawn(site, sources)})
     return decided
 
 
@@ -97,7 +98,10 @@ def _was_drawn(site: Site, sources: dict[str, Names]) -> bool:
     """Whether a site of the first run, no choice being involved, is part of what the posterior is given."""
     if site.kind == "plate":
         return True
-    return site.kind == "sample" and not site.observed and not site.enum_dims and site.name not in sources
+    if site.kind != "sample" or site.observed or site.name in sources:
+        return False
+    shape = site.tensor.shape[: site.tensor.dim() - len(site.fn.event_shape)]
+    return all(-dim > len(shape) or shape[dim] == 1 for dim, _ in site.enum_dims)
 
 
 def _choose(factors: dict[str, Factor], names: dict[str, Site], temperature: int) -> dict[str, Factor]:

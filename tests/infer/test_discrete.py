@@ -208,3 +208,35 @@ def test_bad_arguments_and_structures_are_errors():
 
     with pytest.raises(ValueError, match=r"(?s)'a', 'b'.*'columns', 'rows'.*sequential"):
         infer_discrete(crossing)()
+
+
+def test_the_posterior_is_given_what_outer_handlers_decide():
+    @config_enumerate
+    def model():
+        loc = ppl.sample("loc", dist.Normal(0.0, 1.0))
+        with ppl.plate("n", 2):
+            z = ppl.sample("z", dist.Bernoulli(0.5))
+            ppl.sample("x", dist.Normal(torch.where(z == 1, loc, -loc), 0.1), obs=torch.tensor([3.0, -3.0]))
+        return z
+
+    for loc, expected in ((3.0, [1, 0]), (-3.0, [0, 1])):
+        with condition(data={"loc": torch.tensor(loc)}), trace() as seen:
+            assert infer_discrete(model)().tolist() == expected
+        assert list(seen) == ["loc", "n", "z", "x"]
+        with condition(data={"loc": torch.tensor(loc)}), ppl.plate("outer", 4, dim=-2):
+            assert infer_discrete(model)().tolist() == [expected] * 4
+
+
+def test_what_is_drawn_beside_the_choice_is_what_the_choice_was_made_for():
+    """u explains x or z does: shown together, they must."""
+
+    @config_enumerate
+    def model():
+        z = ppl.sample("z", dist.Bernoulli(0.5))
+        u = ppl.sample("u", dist.Normal(0.0, 5.0))
+        ppl.sample("x", dist.Normal(torch.where(z == 1, u, -u), 0.01), obs=torch.tensor(3.0))
+        return z, u
+
+    for _ in range(20):
+        z, u = infer_discrete(model)()
+        assert int(z) == int(u > 0)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ppl.distributions.validation import is_validation_enabled
-from ppl.handlers.block import block
 from ppl.handlers.enum import Axis, PlateTooDeepError, enum
 from ppl.handlers.plate import plate
 from ppl.handlers.replay import replay
@@ -19,6 +18,7 @@ from ppl.infer.elbo.estimator import Baselines, Expectation, check_home, estimat
 from ppl.infer.elbo.matching import check_match
 from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms, plate_axis
 from ppl.site import Site
+from ppl.stack import unrecorded
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -215,7 +215,7 @@ def _repeat(program: Program, count: int, dim: int) -> Program:
 
 def find_plate_nesting(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """How many dims plates use, found by running guide and model once; random generators are left as they were."""
-    with block(), torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with unrecorded(), torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         guide_trace = _run(guide, args, kwargs)
         model_trace = _run(replay(model, guide_trace), args, kwargs)
     frames = [frame for t in (guide_trace, model_trace) for site in t.nodes.values() for frame in site.plates]
