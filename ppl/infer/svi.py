@@ -218,6 +218,7 @@ class SVI:
             "loss": self.loss.state_dict(),
             "num_steps": self.num_steps,
             "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
     def _state_of_optimizer(self) -> dict[str, Any]:
@@ -238,6 +239,8 @@ class SVI:
         pending = {key: state[key] for key in ("trained", "optimizer", "scheduler")}
         self._pending = copy.deepcopy(pending) if state["optimizer"] is not None else None
         torch.set_rng_state(state["rng"])
+        if state["rng_cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["rng_cuda"])
 
 
 def _mean(values: list[float]) -> float:

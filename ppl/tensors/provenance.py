@@ -62,7 +62,7 @@ class Provenance(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        sources = self.of((args, kwargs))
+        sources = self.of(_value_arguments(func, args, kwargs))
         if sources:
             if func in _READS and not _reader().startswith(self._quiet):
                 self.control |= sources
@@ -78,6 +78,17 @@ class Provenance(TorchFunctionMode):
 def _reader() -> str:
     """The module whose code called the torch function that is being watched."""
     return str(sys._getframe(2).f_globals.get("__name__", ""))
+
+
+def _value_arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The arguments whose values reach the result; others only lend their dtype, device or shape."""
+    name = getattr(func, "__name__", "")
+    if name.startswith("new_") or name.endswith("_like"):
+        return args[1:], kwargs
+    return args[:1] if name in _LENDING else (args, kwargs)
+
+
+_LENDING = {"to", "type_as", "expand_as", "view_as", "reshape_as"}
 
 
 def _writes(func: Callable[..., Any]) -> bool:

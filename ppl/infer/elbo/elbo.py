@@ -16,6 +16,7 @@ from ppl.handlers.trace import trace
 from ppl.infer.elbo import sequential
 from ppl.infer.elbo.estimator import Baselines, Expectation, check_home, estimate, sum_all, sum_out_model
 from ppl.infer.elbo.matching import check_match
+from ppl.infer.elbo.reductions import check_reductions
 from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms, plate_axis
 from ppl.site import Site
 from ppl.stack import unrecorded
@@ -136,6 +137,8 @@ class ELBO:
         sources_of_guide: dict[str, Names] = {}
         sources: dict[str, Names] = {}
         guide_axes: Names = frozenset()
+        if self._matched is None and is_validation_enabled():
+            check_reductions(guide, args, kwargs, first_dim)
         provenance = sequential.watch()
         for guided in sequential.runs(lambda: _run_enumerated(guide, args, kwargs, first_dim), provenance):
             chosen, (guide_trace, axes) = guided.chosen, guided.result
@@ -149,6 +152,8 @@ class ELBO:
             def run_model(guide_trace: Trace = guide_trace, left: int = left, axes: tuple[Axis, ...] = axes) -> Any:
                 return _run_enumerated(replay(model, guide_trace), args, kwargs, left, axes)
 
+            if self._matched is None and is_validation_enabled():
+                check_reductions(replay(model, guide_trace), args, kwargs, left, axes)
             for run in sequential.runs(run_model, provenance):
                 model_trace, all_axes = run.result
                 names = enumerated.union(run.chosen, (axis.name for axis in all_axes))

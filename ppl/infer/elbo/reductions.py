@@ -1,0 +1,75 @@
+"""Does a program mix the values of an enumerated site?
+
+Enumeration puts all values of a site on one dim, and every later operation must leave that dim alone: `z.mean()` or
+`z.sum(-1)` would average the support away, and give a wrong number without a sound. Provenance shows it: a distribution
+that was computed from the site must vary along its dim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from ppl.distributions.validation import validation_enabled
+from ppl.handlers.enum import Axis, enum
+from ppl.site import Site
+from ppl.stack import Handler, perform, unrecorded
+from ppl.tensors.provenance import Provenance
+
+
+class _watch(Handler):
+    """Names the values of enumerated sites, and looks at every distribution that was made of them."""
+
+    def __init__(self, provenance: Provenance) -> None:
+        super().__init__()
+        self.provenance = provenance
+        self.sizes: dict[str, int] = {}
+
+    def handle(self, site: Site) -> Site:
+        if site.kind != "sample":
+            return perform(site)
+        sources = self.provenance.of(site.distribution)
+        done = perform(site)
+        dims = {name: dim for dim, name in done.enum_dims}
+        for name in sorted(sources & dims.keys()):
+            self._check(done, name, dims[name])
+        if site.name not in dims:
+            drawn = site.value is None and not done.observed
+            return done.replace(value=self.provenance.mark(done.tensor, sources)) if drawn else done
+        shape = done.tensor.shape[: done.tensor.dim() - len(done.fn.event_shape)]
+        self.sizes[site.name] = shape[dims[site.name]]
+        return done.replace(value=self.provenance.name(done.tensor, site.name))
+
+    def _check(self, site: Site, name: str, dim: int) -> None:
+        batch, size = site.fn.batch_shape, self.sizes[name]
+        if size == 1 or (-dim <= len(batch) and batch[dim] == size):
+            return
+        raise ValueError(
+            f"site '{site.name}' was computed from the enumerated site '{name}', but does not vary with its {size} values, "
+            f"which lie on dim {dim} (batch shape {tuple(batch)}): a reduction such as .sum() or .mean() has mixed them. "
+            "Reduce over event dims only, by negative numbers; to reduce over a plate, make it sequential "
+            "(`for i in ppl.plate(…)`)."
+        )
+
+
+def check_reductions(
+    program: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    first_dim: int,
+    axes: Iterable[Axis] = (),
+) -> None:
+    """Run a program once, enumerated, and look for operations across enumeration dims; random generators stay put.
+
+    Raises: ValueError naming both sites.
+    """
+    provenance = Provenance()
+    fork = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+    quiet = (fork, torch.no_grad(), validation_enabled(False), unrecorded())
+    with contextlib.ExitStack() as stack:
+        for context in (*quiet, enum(None, first_dim, axes), provenance, _watch(provenance)):
+            stack.enter_context(context)
+        program(*args, **kwargs)
