@@ -75,6 +75,9 @@ class Optimizer:
         """The learning-rate schedule that goes with an optimiser, or None."""
         return None
 
+    def advance(self, scheduler: Any, num_steps: int, loss: Tensor) -> None:
+        """Move a schedule on, after `num_steps` steps in all, the last with the given loss."""
+
     def clip(self, leaves: list[Tensor]) -> None:
         """Bound the gradients as asked for."""
         if "clip_norm" in self.clip_args:
@@ -88,7 +91,10 @@ _FUSED = {torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adag
 
 
 class _Scheduled(Optimizer):
-    """An optimiser with a schedule, stepped once a step of SVI (or an epoch, by `svi.scheduler.step()`)."""
+    """An optimiser with a schedule, stepped by SVI after every step, or every so many (`"every": n`).
+
+    With `"every": None`, never: then write `svi.scheduler.step()` where an epoch ends.
+    """
 
     def __init__(
         self,
@@ -108,7 +114,25 @@ class _Scheduled(Optimizer):
             clip_args = inner.clip_args if clip_args is None else clip_args
             inner_options, inner = inner.optim_args, inner.torch_class
         super().__init__(inner, inner_options, clip_args)
+        self.every: int | None = options.pop("every", 1)
+        if self.every is not None and (not isinstance(self.every, int) or self.every < 1):
+            raise ValueError(f"a schedule's 'every' must be a positive int or None, got {self.every!r}.")
         self.torch_scheduler, self.schedule_args = torch_scheduler, options
+
+    def advance(self, scheduler: Any, num_steps: int, loss: Tensor) -> None:
+        if self.every is None or num_steps % self.every:
+            return
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            scheduler.step(loss.item())
+        else:
+            scheduler.step()
+
+    def step(self, *args: Any) -> None:
+        """Raises: TypeError, because it is the SVI that holds the schedule."""
+        raise TypeError(
+            "a schedule is stepped by svi.step. To step it yourself, an epoch at a time, give {'every': None, …} and write "
+            "svi.scheduler.step()."
+        )
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
         return self.torch_scheduler(optimizer, **self.schedule_args)
@@ -184,6 +208,7 @@ MultiStepLR = _scheduled(torch.optim.lr_scheduler.MultiStepLR)
 MultiplicativeLR = _scheduled(torch.optim.lr_scheduler.MultiplicativeLR)
 OneCycleLR = _scheduled(torch.optim.lr_scheduler.OneCycleLR)
 PolynomialLR = _scheduled(torch.optim.lr_scheduler.PolynomialLR)
+ReduceLROnPlateau = _scheduled(torch.optim.lr_scheduler.ReduceLROnPlateau)
 StepLR = _scheduled(torch.optim.lr_scheduler.StepLR)
 
 
@@ -199,6 +224,11 @@ def as_optimizer(optim: Any) -> Optimizer:
             f"SVI: got a torch optimiser that is already bound to parameters ({type(optim).__name__}); SVI finds the "
             f"parameters itself, so write ppl.optim.{type(optim).__name__}({{'lr': …}}) or "
             f"lambda params: torch.optim.{type(optim).__name__}(params, lr=…)."
+        )
+    if isinstance(optim, type) and issubclass(optim, (torch.optim.LBFGS, torch.optim.lr_scheduler.LRScheduler)):
+        raise ValueError(
+            f"SVI: torch.optim's {optim.__name__} cannot drive a stochastic loss step by step; write "
+            "ppl.optim.Adam({'lr': …}), or a schedule as ppl.optim.ExponentialLR({'optimizer': torch.optim.Adam, …})."
         )
     if callable(optim):
         return Optimizer(optim)

@@ -51,7 +51,9 @@ class ParamStore:
             return self._leaves[name]
         except KeyError:
             known = ", ".join(self._leaves) or "none"
-            raise KeyError(f"there is no parameter '{name}' in this store; it has {known}.") from None
+            raise KeyError(
+                f"there is no parameter '{name}' in this store; it has {known}. An SVI keeps its own in svi.params."
+            ) from None
 
     def constraint(self, name: str) -> Any:
         """The constraint of a parameter."""

@@ -148,6 +148,16 @@ class Site:
             raise ValueError(f"site '{self.name}' has no value yet.")
         return self.value
 
+    def __getitem__(self, key: str) -> Any:
+        """Raises: TypeError naming the attribute, for those who know sites as dicts."""
+        known = {"is_observed": "observed", "type": "kind", "cond_indep_stack": "plates", "log_prob": "log_prob"}
+        name = known.get(key, key)
+        if name == "log_prob":
+            raise TypeError(f"a site is no dict: write trace.log_prob('{self.name}').")
+        raise TypeError(
+            f"a site is no dict: write site.{name if hasattr(self, name) else 'value, site.fn or site.observed'}."
+        )
+
     def __str__(self) -> str:
         plates = ", ".join(f"{f.name}[{f.subsample_size}]" for f in self.plates)
         return f"site '{self.name}'" + (f" (in plates {plates})" if plates else "")

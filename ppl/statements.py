@@ -17,9 +17,10 @@ from torch import Tensor
 from ppl.distributions.delta import Unit
 from ppl.distributions.distribution import Distribution
 from ppl.distributions.lifting import lift
+from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.validation import Invalid, is_validation_enabled
 from ppl.site import Infer, Init, Site
-from ppl.stack import perform
+from ppl.stack import combine_masks, perform
 
 
 def sample(
@@ -44,17 +45,17 @@ def sample(
     """
     if isinstance(fn, Invalid):
         _report_invalid(name, fn, obs)
-    d = _distribution(name, fn)
+    d, mask = _unmasked(_distribution(name, fn))
     options = Infer.of(infer, name)
     if obs is not None and not isinstance(obs, Tensor):
         raise ValueError(
             f"site '{name}': obs must be a torch.Tensor, but got {type(obs).__name__}; write torch.as_tensor(obs)."
         )
     if obs_mask is not None:
-        return _sample_partly_observed(name, d, obs, obs_mask, options)
+        return _sample_partly_observed(name, d, obs, obs_mask, mask, options)
     if obs is not None:
-        return perform(Site(name, "sample", d, obs, True, infer=options)).tensor
-    return perform(Site(name, "sample", d, infer=options)).tensor
+        return perform(Site(name, "sample", d, obs, True, mask=mask, infer=options)).tensor
+    return perform(Site(name, "sample", d, mask=mask, infer=options)).tensor
 
 
 def _distribution(name: str, fn: Any) -> Distribution:
@@ -68,6 +69,14 @@ def _distribution(name: str, fn: Any) -> Distribution:
     )
 
 
+def _unmasked(d: Distribution) -> tuple[Distribution, Tensor | bool | None]:
+    """A distribution without its mask, which the site carries instead, where every handler sees it."""
+    mask: Tensor | bool | None = None
+    while isinstance(d, MaskedDistribution):
+        mask, d = combine_masks(d.given_mask, mask), d.base_dist
+    return d, mask
+
+
 def _report_invalid(name: str, fn: Invalid, obs: Tensor | None) -> NoReturn:
     """Raise what is wrong with a distribution, from where all plates around the site are known."""
     try:
@@ -79,7 +88,7 @@ def _report_invalid(name: str, fn: Invalid, obs: Tensor | None) -> NoReturn:
 
 
 def _sample_partly_observed(
-    name: str, d: Distribution, obs: Tensor | None, obs_mask: Tensor | bool, infer: Infer
+    name: str, d: Distribution, obs: Tensor | None, obs_mask: Tensor | bool, mask: Tensor | bool | None, infer: Infer
 ) -> Tensor:
     if obs is None:
         raise ValueError(f"site '{name}': obs_mask needs obs; give the data, with anything where obs_mask is false.")
@@ -87,20 +96,20 @@ def _sample_partly_observed(
         raise ValueError(
             f"site '{name}': obs_mask must be boolean, but its dtype is {obs_mask.dtype}; write obs_mask.bool()."
         )
-    mask = torch.as_tensor(obs_mask, device=obs.device)
-    try:
-        torch.broadcast_shapes(mask.shape, obs.shape[: obs.dim() - d.event_dim])
-    except RuntimeError:
+    seen = torch.as_tensor(obs_mask, device=obs.device)
+    hidden = perform(Site(f"{name}_unobserved", "sample", d, mask=combine_masks(mask, ~seen), infer=infer))
+    latent, batch = hidden.tensor, hidden.fn.batch_shape
+    if len(seen.shape) > len(batch) or any(
+        s not in (1, b) for s, b in zip(seen.shape[::-1], batch[::-1], strict=False)
+    ):
         raise ValueError(
-            f"site '{name}': obs_mask of shape {tuple(mask.shape)} does not broadcast with the batch shape of obs, "
-            f"{tuple(obs.shape[: obs.dim() - d.event_dim])}; it marks whole draws, not single entries of one."
-        ) from None
-    hidden = perform(Site(f"{name}_unobserved", "sample", d, mask=~mask, infer=infer))
-    latent = hidden.tensor
-    keep = mask.reshape(mask.shape + (1,) * d.event_dim)
+            f"site '{name}': obs_mask of shape {tuple(seen.shape)} does not broadcast to the batch shape {tuple(batch)} of "
+            f"the site; it marks whole draws (event shape {tuple(d.event_shape)}), not single entries of one."
+        )
+    keep = seen.reshape(seen.shape + (1,) * d.event_dim)
     # Whatever stands in obs where it is masked (often NaN) must not reach a density or a gradient.
-    seen = torch.where(keep, obs, latent.detach().to(obs.dtype))
-    perform(Site(f"{name}_observed", "sample", d, seen, True, mask=mask))
+    known = torch.where(keep, obs, latent.detach().to(obs.dtype))
+    perform(Site(f"{name}_observed", "sample", d, known, True, mask=combine_masks(mask, seen)))
     return deterministic(name, torch.where(keep, obs, latent.to(obs.dtype)), event_dim=d.event_dim)
 
 

@@ -47,6 +47,11 @@ class MaskedDistribution(Distribution):
         super().__init__(batch_shape, base_dist.event_shape, validate_args=False)
 
     @property
+    def given_mask(self) -> Tensor | bool:
+        """The mask."""
+        return self._mask
+
+    @property
     def has_rsample(self) -> bool:  # type: ignore[override]
         return bool(self.base_dist.has_rsample)
 

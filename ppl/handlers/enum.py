@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl.site import Site, Step, expand_to_plates
 from ppl.stack import Handler, perform
+from ppl.trace import Trace
 
 
 class PlateTooDeepError(ValueError):
@@ -110,6 +111,11 @@ class enum(Handler):
                 "loop over time, write `for t in ppl.markov(range(T)):`."
             )
         return dim
+
+
+def enumerated_sites(trace: Trace) -> list[str]:
+    """The sites of a run that were enumerated; inside `markov`, several may have used one dim in turn."""
+    return [name for name, site in trace.nodes.items() if any(axis == name for _, axis in site.enum_dims)]
 
 
 def support_on_dim(site: Site, dim: int) -> Tensor:

@@ -18,7 +18,7 @@ class lift(Handler):
     """Draw param sites from a prior instead of reading the store.
 
     Args: prior, one distribution for all, distributions by name, or a function from a site to its distribution;
-        a site for which it gives None stays a parameter.
+        a site for which it gives None stays a parameter. The site has no value yet, only `init`, `leaf`, `constraint`.
     """
 
     def __init__(

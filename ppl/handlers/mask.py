@@ -15,6 +15,8 @@ from ppl.stack import Handler, combine_masks, perform
 class mask(Handler):
     """Count the log densities of the sites inside only where the mask is true; draws stay as they are.
 
+    A site that is enumerated and masked weighs all its values alike, with weights that sum to 1.
+
     Args: mask, a bool or a boolean tensor that broadcasts with the sites' batch shapes.
     Raises: ValueError for anything else.
     """

@@ -27,7 +27,7 @@ class plate(Handler):
     Args:
         name: of the plate's own site, whose value is the indices.
         size: the number of repetitions.
-        subsample_size: how many of them, drawn anew in each run.
+        subsample_size: how many of them, drawn when the plate is first entered: make plates inside the program.
         subsample: or which ones, a tensor of indices.
         dim: a negative int.
         device: of the indices; torch's default device without it.
@@ -81,13 +81,7 @@ class plate(Handler):
         return self._given is not None or self.subsample_size != self.size
 
     def _draw(self) -> None:
-        site = perform(Site(self.name, "plate", self._distribution, self._indices))
-        if site.tensor.numel() != self.subsample_size:
-            raise ValueError(
-                f"plate '{self.name}': a subsample of {site.tensor.numel()} indices was replayed, but this program asks "
-                f"for {self.subsample_size}. Use one subsample_size in model and guide."
-            )
-        self._indices = site.tensor
+        self._indices = perform(Site(self.name, "plate", self._distribution, self._indices)).tensor
 
     def __enter__(self) -> Tensor:
         self._draw()

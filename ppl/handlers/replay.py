@@ -39,6 +39,8 @@ class replay(Handler):
         given = site.observed or (site.kind == "plate" and site.value is not None)
         if recorded is None or given or site.kind not in ("sample", "plate"):
             return perform(site)
+        if recorded.kind == site.kind == "plate":
+            _check_plate(site, recorded)
         if recorded.kind != site.kind:
             raise ValueError(f"site '{site.name}' is a {site.kind} here, but a {recorded.kind} in the replayed trace.")
         site = site.replace(value=recorded.value, enum_dims=recorded.enum_dims)
@@ -50,6 +52,15 @@ class replay(Handler):
                 f"{error} The value was replayed from a trace; both programs must give site '{site.name}' one shape."
             ) from error
         return site
+
+
+def _check_plate(site: Site, recorded: Site) -> None:
+    ours, theirs = site.fn.event_shape.numel(), recorded.tensor.numel()
+    if ours != theirs:
+        raise ValueError(
+            f"plate '{site.name}' has {ours} elements in this run, but {theirs} in the replayed trace. Use one size and "
+            "subsample_size in both programs; an automatic guide that shall follow the data's size takes create_plates."
+        )
 
 
 def _check_shape(site: Site) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl.handlers.enum import enum
+from ppl.handlers.enum import enum, enumerated_sites
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.elbo import sequential
@@ -65,10 +65,10 @@ def _posterior(
 ) -> Trace:
     """A trace with values for the enumerated sites."""
 
-    def run() -> tuple[Trace, tuple[str, ...]]:
-        with enum(first_available_dim=first_dim) as handler, trace() as record:
+    def run() -> Trace:
+        with enum(first_available_dim=first_dim), trace() as record:
             program(*args, **kwargs)
-        return record, tuple(axis.name for axis in handler.axes)
+        return record
 
     parts: list[tuple[dict[str, int], dict[str, Factor]]] = []
     traces: list[tuple[dict[str, int], Trace]] = []
@@ -78,14 +78,14 @@ def _posterior(
     with unrecorded():
         found_runs = list(sequential.runs(run, sequential.watch()))
     for found in found_runs:
-        record, axes = found.result
+        record = found.result
         parts.append((found.chosen, model_terms(record, Terms()).model))
         traces.append((found.chosen, record))
         for name, size in found.sizes.items():
             sizes[name] = max(size, sizes.get(name, 0))
         for name, seen in found.sources.items():
             sources[name] = seen | sources.get(name, frozenset())
-        names.update({name: record[name] for name in (*axes, *found.chosen)})
+        names.update({name: record[name] for name in (*enumerated_sites(record), *found.chosen)})
     factors = sequential.stack(parts, sizes, sources, -torch.inf)
     chosen_axes = _choose(factors, names, temperature)
     decided = _decide(traces, names, sizes, chosen_axes)

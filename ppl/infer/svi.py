@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl.distributions.validation import is_validation_enabled
+from ppl.distributions.validation import describe_entries, is_validation_enabled
+from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.optim import as_optimizer
@@ -37,7 +38,8 @@ class SVI:
         svi = SVI(model, guide, ppl.optim.Adam({"lr": 0.01}), Trace_ELBO())
         result = svi.run(1000, data)
 
-    Parameters live in `svi.params`, a store of this object's own.
+    Parameters live in `svi.params`, a store of this object's own: run a guide that is a plain function within
+    `with svi.params:` to see it fitted. Draws come from torch's generator, which all threads share.
 
     Args:
         optim: of `ppl.optim`, a torch.optim class, or a function from parameters to a torch optimiser.
@@ -69,16 +71,17 @@ class SVI:
         self._version = -1
         self._trained: list[tuple[str, Tensor]] = []
         self._pending: dict[str, Any] | None = None
+        self._dtype = torch.get_default_dtype()  # of the losses
 
     # -- parameters
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
         """Make all parameters and the optimiser, by running guide and model once; `step` does it when needed."""
         with self.params, torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            with trace(param_only=True) as of_guide:
+            with trace() as of_guide:
                 self.guide(*args, **kwargs)
-            with trace(param_only=True) as of_model:
-                self.model(*args, **kwargs)
+            with trace() as of_model:  # at the guide's draws: the prior's may lie where the model breaks down
+                replay(self.model, of_guide)(*args, **kwargs)
         self._train(of_guide, of_model)
 
     def _train(self, *traces: Trace) -> None:
@@ -120,6 +123,7 @@ class SVI:
             with self.params:
                 loss = self.loss(self.model, self.guide, *args, **kwargs)
         except ValueError as error:
+            self._check_parameters(error)
             if not self.num_steps:
                 raise
             raise ValueError(f"step {self.num_steps}: {error} The parameters keep their last values.") from error
@@ -127,10 +131,13 @@ class SVI:
             self._train(*(self.loss.last_traces or ()))
         value = loss.item()
         if math.isnan(value):
+            self._check_parameters()
             raise ValueError(self._explain_nan("the loss"))
         if self.optimizer is not None:
             self._update(loss)
         self.num_steps += 1
+        self.loss.last_traces = None  # a look back is for errors; the tensors are not kept
+        self._dtype = loss.dtype
         return value
 
     def _update(self, loss: Tensor) -> None:
@@ -140,23 +147,39 @@ class SVI:
         if loss.requires_grad:
             loss.backward()
         if is_validation_enabled():
-            self._check_gradients()
+            self._check_gradients(loss.item())
         if self.optim.clip_args:
             self.optim.clip([leaf for _, leaf in self._trained])
         self.optimizer.step()
         if self.scheduler is not None:
-            self.scheduler.step()
+            self.optim.advance(self.scheduler, self.num_steps + 1, loss.detach())
 
-    def _check_gradients(self) -> None:
+    def _check_parameters(self, cause: Exception | None = None) -> None:
+        """Raise ValueError naming the first parameter that is NaN, if one is."""
+        for name, leaf in self._trained:
+            bad = leaf.detach().isnan()
+            if bool(bad.any()):
+                raise ValueError(
+                    f"step {self.num_steps}: parameter '{name}' is NaN ({describe_entries(bad, leaf.detach())}). It was "
+                    "so before this step: load a state_dict from before, or give it another value, as in "
+                    f"svi.params['{name}'] = …"
+                ) from cause
+
+    def _check_gradients(self, loss: float) -> None:
         grads = [leaf.grad.sum() for _, leaf in self._trained if leaf.grad is not None]
         if not grads or math.isfinite(torch.stack(grads).sum().item() if len(grads) > 1 else grads[0].item()):
             return
         for name, leaf in self._trained:
             if leaf.grad is not None and not bool(leaf.grad.isfinite().all()):
+                why = (
+                    "although the loss is. A function in the model has an infinite slope at the value reached, such as sqrt "
+                    "or log near 0, or the learning rate is too high."
+                    if math.isfinite(loss)
+                    else f"and the loss is {loss}: the guide drew values that are impossible under the model."
+                )
                 raise ValueError(
-                    f"step {self.num_steps}: the gradient of parameter '{name}' is not finite, although the loss is. A "
-                    "function in the model has an infinite slope at the value reached, such as sqrt or log near 0, or the "
-                    "learning rate is too high. The parameters keep their last values."
+                    f"step {self.num_steps}: the gradient of parameter '{name}' is not finite, {why} The parameters keep "
+                    "their last values."
                 )
 
     def _explain_nan(self, what: str) -> str:
@@ -206,7 +229,7 @@ class SVI:
             except KeyboardInterrupt:
                 interrupted = True
         params = {name: value.detach().clone() for name, value in self.params.items()}
-        return SVIResult(params, torch.tensor(losses), interrupted)
+        return SVIResult(params, torch.tensor(losses, dtype=self._dtype), interrupted)
 
     # -- state
 

@@ -179,7 +179,7 @@ def test_two_subsamples_of_one_plate_must_be_of_one_size():
         with ppl.plate("data", 10, subsample_size=size):
             ppl.sample("z", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ValueError, match=r"(?s)'data'.*\(3,\).*\(2,\).*replayed"):
+    with pytest.raises(ValueError, match="plate 'data' has 3 elements in this run, but 2 in the replayed trace"):
         Trace_ELBO().loss(lambda: program(3), lambda: program(2))
 
 

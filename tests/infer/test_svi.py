@@ -320,6 +320,7 @@ def late_guide():
     ],
 )
 def test_a_parameter_that_the_first_runs_did_not_meet_is_trained_from_then_on(optim):
+    torch.manual_seed(1)
     svi = SVI(late_model, late_guide, optim)
     svi.setup()
     assert "b" not in svi.params

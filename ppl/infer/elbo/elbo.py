@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl.distributions.validation import is_validation_enabled
-from ppl.handlers.enum import Axis, PlateTooDeepError, enum
+from ppl.handlers.enum import Axis, PlateTooDeepError, enum, enumerated_sites
 from ppl.handlers.plate import plate
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
@@ -142,7 +142,9 @@ class ELBO:
         provenance = sequential.watch()
         for guided in sequential.runs(lambda: _run_enumerated(guide, args, kwargs, first_dim), provenance):
             chosen, (guide_trace, axes) = guided.chosen, guided.result
-            enumerated = frozenset(axis.name for axis in axes).union(chosen)
+            summed = enumerated_sites(guide_trace)
+            _check_dims_of_guide(guide_trace, summed)
+            enumerated = frozenset(summed).union(chosen)
             guide_axes |= enumerated
             guides.append((chosen, guide_terms(guide_trace, enumerated, Terms())))
             _grow(sizes_of_guide, guided.sizes)
@@ -155,8 +157,8 @@ class ELBO:
             if self._matched is None and is_validation_enabled():
                 check_reductions(replay(model, guide_trace), args, kwargs, left, axes)
             for run in sequential.runs(run_model, provenance):
-                model_trace, all_axes = run.result
-                names = enumerated.union(run.chosen, (axis.name for axis in all_axes))
+                model_trace, _ = run.result
+                names = enumerated.union(run.chosen, enumerated_sites(model_trace))
                 self._check(model_trace, guide_trace, names)
                 models.append(({**chosen, **run.chosen}, model_terms(model_trace, Terms(), names - enumerated)))
                 _grow(sizes, {**guided.sizes, **run.sizes})
@@ -208,6 +210,19 @@ def _run_enumerated(
     with enum(first_available_dim=first_dim, axes=axes) as handler:
         record = _run(program, args, kwargs)
     return record, tuple(handler.axes)
+
+
+def _check_dims_of_guide(guide: Trace, enumerated: list[str]) -> None:
+    """A guide's enumerated sites must keep their dims, which the model's sites are to share."""
+    owners: dict[int, str] = {}
+    for name in enumerated:
+        (dim,) = (dim for dim, axis in guide[name].enum_dims if axis == name)
+        if dim in owners:
+            raise ValueError(
+                f"sites '{owners[dim]}' and '{name}' of the guide are enumerated on one dim in turn, because they stand in "
+                "a markov loop. Loop over a plain range in the guide, where each site keeps its own dim."
+            )
+        owners[dim] = name
 
 
 def _repeat(program: Program, count: int, dim: int) -> Program:
