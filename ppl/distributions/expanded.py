@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, ShapeLike
-from ppl.distributions.lifting import forced
+from ppl.distributions.lifting import Wraps
 
 
-class ExpandedDistribution(Distribution):
+class ExpandedDistribution(Wraps):
     """A distribution repeated to a larger batch shape, each repetition drawn by itself.
 
     For distributions that have no `expand` of their own.
@@ -39,18 +39,6 @@ class ExpandedDistribution(Distribution):
         # dims that the base does not have, or has at size 1: drawn anew as sample dims, then moved into place
         self._fresh = [i for i, (old, new) in enumerate(zip(aligned, batch_shape, strict=True)) if old != new]
         self._aligned = Size(aligned)
-
-    @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
-        return bool(self.base_dist.has_rsample)
-
-    def has_rsample_(self, value: bool) -> Self:
-        self.base_dist = forced(self.base_dist, value)
-        return self
-
-    @property
-    def has_enumerate_support(self) -> bool:  # type: ignore[override]
-        return bool(self.base_dist.has_enumerate_support)
 
     @property
     def support(self) -> Any:

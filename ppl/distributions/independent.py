@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, ScoreParts, ShapeLike, expanded
-from ppl.distributions.lifting import forced, lift
+from ppl.distributions.lifting import Wraps, lift
 
 
-class Independent(torch.distributions.Independent[torch.distributions.Distribution], Distribution):
+class Independent(Wraps, torch.distributions.Independent[torch.distributions.Distribution], Distribution):
     """The last batch dims of a distribution read as event dims (`d.to_event(n)`); log densities sum over them."""
 
     arg_constraints = {}
-
-    @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
-        return bool(self.base_dist.has_rsample)
-
-    def has_rsample_(self, value: bool) -> Self:
-        self.base_dist = forced(self.base_dist, value)
-        return self
 
     def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
         count = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims

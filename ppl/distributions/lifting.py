@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Size
@@ -62,6 +62,22 @@ def _rebuild_lifted(cls: type, state: dict[str, Any]) -> Distribution:
     return lift(original)
 
 
-def forced(d: torch.distributions.Distribution, has_rsample: bool) -> Distribution:
-    """A copy of a wrapper's base with `has_rsample_` called, so that whoever else holds the base sees no change."""
-    return copy.copy(lift(d)).has_rsample_(has_rsample)
+class Wraps(Distribution):
+    """A distribution made of one other, `base_dist`, which decides how it draws."""
+
+    base_dist: torch.distributions.Distribution
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether the base's draws are reparameterised."""
+        return bool(self.base_dist.has_rsample)
+
+    def has_rsample_(self, value: bool) -> Self:
+        """Force or restore the choice for this object alone: the base may have other owners, so a copy is changed."""
+        self.base_dist = copy.copy(lift(self.base_dist)).has_rsample_(value)
+        return self
+
+    @property
+    def has_enumerate_support(self) -> bool:  # type: ignore[override]
+        """Whether the base's support can be listed."""
+        return bool(self.base_dist.has_enumerate_support)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, ScoreParts, ShapeLike, expanded
-from ppl.distributions.lifting import forced, lift
+from ppl.distributions.lifting import Wraps, lift
 
 
-class MaskedDistribution(Distribution):
+class MaskedDistribution(Wraps):
     """The draws of a distribution, its log density counted only where a mask is true.
 
     Entries whose mask is false have log density 0 and give no gradient, whatever the value there.
@@ -21,6 +21,7 @@ class MaskedDistribution(Distribution):
     """
 
     arg_constraints = {}
+    base_dist: Distribution
 
     def __init__(self, base_dist: torch.distributions.Distribution, mask: Tensor | bool) -> None:
         batch_shape = base_dist.batch_shape
@@ -50,18 +51,6 @@ class MaskedDistribution(Distribution):
     def given_mask(self) -> Tensor | bool:
         """The mask."""
         return self._mask
-
-    @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
-        return bool(self.base_dist.has_rsample)
-
-    def has_rsample_(self, value: bool) -> Self:
-        self.base_dist = forced(self.base_dist, value)
-        return self
-
-    @property
-    def has_enumerate_support(self) -> bool:  # type: ignore[override]
-        return bool(self.base_dist.has_enumerate_support)
 
     @property
     def support(self) -> Any:

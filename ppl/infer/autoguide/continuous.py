@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,9 +24,9 @@ class AutoContinuous(AutoGuide):
     A subclass gives `make_parameters` and `posterior`, a distribution over that vector.
     """
 
+    @abstractmethod
     def posterior(self) -> Distribution:
-        """The distribution over the vector, event shape (D,); a subclass must."""
-        raise NotImplementedError
+        """The distribution over the vector, event shape (D,)."""
 
     def first_loc(self) -> Tensor:
         """The first values of all sites as one unconstrained vector, (D,).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ def _is_identity(part: Any) -> bool:
     return all(isinstance(x, (int, float)) for x in (part.loc, part.scale)) and (part.loc, part.scale) == (0, 1)
 
 
-class AutoGuide(nn.Module):
+class AutoGuide(nn.Module, ABC):
     """A guide made from a model. Its parameters exist after `setup(*args)`, which the first call does by itself.
 
     Discrete latent sites are left out: sum them with `TraceEnum_ELBO`.
@@ -107,13 +108,13 @@ class AutoGuide(nn.Module):
         self._frames = {frame.name: frame for frame in sorted(frames, key=lambda f: f.dim or 0, reverse=True)}
         self.make_parameters()
 
+    @abstractmethod
     def make_parameters(self) -> None:
-        """Make the parameters from `self.latents`; a subclass must."""
-        raise NotImplementedError
+        """Make the parameters from `self.latents`."""
 
+    @abstractmethod
     def propose(self, plates: Mapping[str, plate]) -> dict[str, Tensor]:
-        """Sample all latent sites, each within its plates; a subclass must."""
-        raise NotImplementedError
+        """Sample all latent sites, each within its plates."""
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every latent site; returns the values by name."""
@@ -171,9 +172,9 @@ class AutoGuide(nn.Module):
 
     # -- answers
 
+    @abstractmethod
     def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """The median of each latent site by name; of the values, not of their neighbours in the plate."""
-        raise NotImplementedError
+        """The median of each latent site, by name. Args: the model's, for a guide that has not been set up."""
 
     def _ready(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.prototype is None:
