@@ -190,6 +190,7 @@ Adam = _spelled(torch.optim.Adam)
 AdamW = _spelled(torch.optim.AdamW)
 Adamax = _spelled(torch.optim.Adamax)
 ASGD = _spelled(torch.optim.ASGD)
+LBFGS = _spelled(torch.optim.LBFGS)
 NAdam = _spelled(torch.optim.NAdam)
 RAdam = _spelled(torch.optim.RAdam)
 RMSprop = _spelled(torch.optim.RMSprop)
@@ -225,10 +226,10 @@ def as_optimizer(optim: Any) -> Optimizer:
             f"parameters itself, so write ppl.optim.{type(optim).__name__}({{'lr': …}}) or "
             f"lambda params: torch.optim.{type(optim).__name__}(params, lr=…)."
         )
-    if isinstance(optim, type) and issubclass(optim, (torch.optim.LBFGS, torch.optim.lr_scheduler.LRScheduler)):
+    if isinstance(optim, type) and issubclass(optim, torch.optim.lr_scheduler.LRScheduler):
         raise ValueError(
-            f"SVI: torch.optim's {optim.__name__} cannot drive a stochastic loss step by step; write "
-            "ppl.optim.Adam({'lr': …}), or a schedule as ppl.optim.ExponentialLR({'optimizer': torch.optim.Adam, …})."
+            f"SVI: {optim.__name__} is a schedule and needs an optimiser; write "
+            f"ppl.optim.{optim.__name__}({{'optimizer': torch.optim.Adam, 'optim_args': {{'lr': 0.01}}, …}})."
         )
     if callable(optim):
         return Optimizer(optim)

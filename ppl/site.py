@@ -114,6 +114,7 @@ class Site:
     distribution: Distribution | None = None  # of a sample site
     value: Tensor | None = None  # None until someone decides it; the default draws it
     observed: bool = False  # whether the value is data
+    drawn: bool = False  # whether it was drawn from the distribution here, no handler having decided it
     plates: tuple[Frame, ...] = ()  # outermost first
     scale: Tensor | float = 1.0  # multiplies the log density
     mask: Tensor | bool | None = None  # where the log density counts; None is everywhere

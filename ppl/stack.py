@@ -49,7 +49,7 @@ def settle(site: Site) -> Site:
             raise ValueError(explain_invalid(site, site.distribution.error))
         d = expand_to_plates(site, site.fn) if site.plates and site.kind == "sample" else site.fn
         if site.value is None:
-            return site.replace(distribution=d, value=d())
+            return site.replace(distribution=d, value=d(), drawn=True)
         enumerated = site.enum_dims and any(name == site.name for _, name in site.enum_dims)
         if not enumerated and validation.is_validation_enabled():
             check_value(site, d, site.value)

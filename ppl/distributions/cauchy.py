@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, ShapeLike
-from ppl.distributions.scalar import Scalar
+from ppl.distributions.scalar import Half, Scalar
 
 _LOG_PI = math.log(math.pi)
 _LOG_HALF_PI = math.log(math.pi / 2)
@@ -39,28 +38,13 @@ class Cauchy(Scalar, torch.distributions.Cauchy, Distribution):
         return -_LOG_PI - self.scale.log() - torch.log1p(z * z)
 
 
-class HalfCauchy(Scalar, torch.distributions.HalfCauchy, Distribution):
+class HalfCauchy(Half, torch.distributions.HalfCauchy, Distribution):
     """The absolute value of a Cauchy draw around 0."""
 
-    expands_without_init = True
-    parameters = ("scale",)
-    scale = cast(Tensor, None)  # stands where torch has a property
-    transforms = (torch.distributions.transforms.AbsTransform(),)  # type: ignore[assignment]
+    whole = Cauchy
+    noise = staticmethod(_noise)
 
-    def __init__(self, scale: Tensor | float, validate_args: bool | None = None) -> None:
-        self._take((scale,), validate_args)
-
-    @property
-    def base_dist(self) -> Cauchy:  # type: ignore[override]
-        """The distribution before the absolute value is taken."""
-        return Cauchy(torch.zeros_like(self.scale), self.scale, validate_args=False)
-
-    def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        return (_noise(self.scale, sample_shape) * self.scale).abs()
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        z = value / self.scale
-        log_prob = -_LOG_HALF_PI - self.scale.log() - torch.log1p(z * z)
-        return torch.where(value >= 0, log_prob, -torch.inf)
+    @staticmethod
+    def log_density(z: Tensor) -> Tensor:
+        """The log density of a draw of scale 1, at and above 0."""
+        return -_LOG_HALF_PI - torch.log1p(z * z)

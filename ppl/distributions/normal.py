@@ -9,7 +9,7 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, ShapeLike
-from ppl.distributions.scalar import Scalar
+from ppl.distributions.scalar import Half, Scalar
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _HALF_LOG_HALF_PI = 0.5 * math.log(math.pi / 2)
@@ -69,28 +69,13 @@ class LogNormal(Scalar, torch.distributions.LogNormal, Distribution):
         return torch.addcmul(-_HALF_LOG_2PI - self.scale.log() - log, z, z, value=-0.5)
 
 
-class HalfNormal(Scalar, torch.distributions.HalfNormal, Distribution):
+class HalfNormal(Half, torch.distributions.HalfNormal, Distribution):
     """The absolute value of a normal draw around 0 with standard deviation `scale`."""
 
-    expands_without_init = True
-    parameters = ("scale",)
-    scale = _FIELD
-    transforms = (torch.distributions.transforms.AbsTransform(),)  # type: ignore[assignment]
+    whole = Normal
+    noise = staticmethod(_noise)
 
-    def __init__(self, scale: Tensor | float, validate_args: bool | None = None) -> None:
-        self._take((scale,), validate_args)
-
-    @property
-    def base_dist(self) -> Normal:  # type: ignore[override]
-        """The distribution before the absolute value is taken."""
-        return Normal(torch.zeros_like(self.scale), self.scale, validate_args=False)
-
-    def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        return (_noise(self.scale, sample_shape) * self.scale).abs()
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        z = value / self.scale
-        log_prob = torch.addcmul(-_HALF_LOG_HALF_PI - self.scale.log(), z, z, value=-0.5)
-        return torch.where(value >= 0, log_prob, -torch.inf)
+    @staticmethod
+    def log_density(z: Tensor) -> Tensor:
+        """The log density of a draw of scale 1, at and above 0."""
+        return -_HALF_LOG_HALF_PI - 0.5 * z * z

@@ -15,10 +15,10 @@ from ppl.handlers.trace import trace
 from ppl.infer.elbo import sequential
 from ppl.infer.elbo.elbo import find_plate_nesting
 from ppl.infer.elbo.estimator import check_home, explain_intractable
-from ppl.infer.elbo.terms import Terms, model_terms, plate_axis
+from ppl.infer.elbo.terms import Terms, event_axes, model_terms, plate_axis, to_factor
 from ppl.site import Site, plate_shape
 from ppl.stack import unrecorded
-from ppl.tensors.elimination import Intractable, Summed, backtrack, eliminate
+from ppl.tensors.elimination import Intractable, Summed, backtrack, eliminate, take
 from ppl.tensors.factor import Factor
 from ppl.tensors.semiring import log_sum_exp, maximum
 from ppl.trace import Trace
@@ -30,7 +30,9 @@ Names = frozenset[str]
 def infer_discrete(fn: Program | None = None, first_available_dim: int | None = None, temperature: int = 1) -> Program:
     """A program like `fn` whose sites marked for enumeration take values from their joint posterior, all else given.
 
-    Condition or replay the other latent sites first: `infer_discrete(replay(model, guide_trace))`.
+    Condition or replay the other latent sites first: `infer_discrete(replay(model, guide_trace))`. Those left to be drawn
+    are drawn from their distributions, and shown with the choices that they were drawn for; this is exact as long as
+    nothing observed depends on them.
 
     Args:
         first_available_dim: a negative dim left of all plates; found by a first run if not given.
@@ -70,38 +72,44 @@ def _posterior(
             program(*args, **kwargs)
         return record
 
-    parts: list[tuple[dict[str, int], dict[str, Factor]]] = []
+    densities: list[tuple[dict[str, int], dict[str, Factor]]] = []
+    values: list[tuple[dict[str, int], dict[str, Factor]]] = []
     traces: list[tuple[dict[str, int], Trace]] = []
     sizes: dict[str, int] = {}
     names: dict[str, Site] = {}
+    drawn: dict[str, Site] = {}
     sources: dict[str, Names] = {}
     with unrecorded():
         found_runs = list(sequential.runs(run, sequential.watch()))
     for found in found_runs:
         record = found.result
-        parts.append((found.chosen, model_terms(record, Terms()).model))
+        choices = {*enumerated_sites(record), *found.chosen}
+        here = {n: s for n, s in record.nodes.items() if s.kind == "sample" and s.drawn and n not in choices}
+        # a draw from its own distribution says nothing about the choice that it was made for
+        densities.append((found.chosen, {n: f for n, f in model_terms(record, Terms()).model.items() if n not in here}))
+        values.append((found.chosen, {n: to_factor(s.tensor, s, len(s.fn.event_shape)) for n, s in here.items()}))
         traces.append((found.chosen, record))
         for name, size in found.sizes.items():
             sizes[name] = max(size, sizes.get(name, 0))
         for name, seen in found.sources.items():
             sources[name] = seen | sources.get(name, frozenset())
-        names.update({name: record[name] for name in (*enumerated_sites(record), *found.chosen)})
-    factors = sequential.stack(parts, sizes, sources, -torch.inf)
-    chosen_axes = _choose(factors, names, temperature)
-    decided = _decide(traces, names, sizes, chosen_axes)
-    first = traces[0][1].nodes
-    decided.nodes.update({n: site for n, site in first.items() if n not in names and _was_drawn(site, sources)})
+        names.update({name: record[name] for name in choices})
+        drawn.update(here)
+    chosen = _choose(sequential.stack(densities, sizes, sources, -torch.inf), names, temperature)
+    decided = _decide(traces, names, sizes, chosen)
+    decided.nodes.update({n: site for n, site in traces[0][1].nodes.items() if site.kind == "plate"})
+    for name, value in sequential.stack(values, sizes, sources, 0.0).items():
+        decided.nodes[name] = _select(drawn[name], value, chosen)
     return decided
 
 
-def _was_drawn(site: Site, sources: dict[str, Names]) -> bool:
-    """Whether a site of the first run, no choice being involved, is part of what the posterior is given."""
-    if site.kind == "plate":
-        return True
-    if site.kind != "sample" or site.observed or site.name in sources:
-        return False
-    shape = site.tensor.shape[: site.tensor.dim() - len(site.fn.event_shape)]
-    return all(-dim > len(shape) or shape[dim] == 1 for dim, _ in site.enum_dims)
+def _select(site: Site, value: Factor, chosen: dict[str, Factor]) -> Site:
+    """A site that was drawn for every choice, with the value that it has at the choice made."""
+    frames = sorted((f for f in site.plates if f.dim is not None), key=lambda f: f.dim or 0)
+    batch, event = [plate_axis(f.name) for f in frames], event_axes(len(site.fn.event_shape))
+    picked = take(value, {axis: chosen[axis] for axis in value.axes if axis in chosen}, batch, event)
+    picked = picked.expand([f.subsample_size for f in frames] + [*site.fn.event_shape])
+    return site.replace(value=picked.reshape(plate_shape(frames) + site.fn.event_shape), enum_dims=())
 
 
 def _choose(factors: dict[str, Factor], names: dict[str, Site], temperature: int) -> dict[str, Factor]:

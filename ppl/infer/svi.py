@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -72,6 +72,7 @@ class SVI:
         self._trained: list[tuple[str, Tensor]] = []
         self._pending: dict[str, Any] | None = None
         self._dtype = torch.get_default_dtype()  # of the losses
+        self._last = math.nan  # the latest loss
 
     # -- parameters
 
@@ -119,6 +120,7 @@ class SVI:
         """
         if self._version != self.params.version:
             self.setup(*args, **kwargs)
+        start = torch.get_rng_state() if isinstance(self.optimizer, torch.optim.LBFGS) else None
         try:
             with self.params:
                 loss = self.loss(self.model, self.guide, *args, **kwargs)
@@ -134,23 +136,38 @@ class SVI:
             self._check_parameters()
             raise ValueError(self._explain_nan("the loss"))
         if self.optimizer is not None:
-            self._update(loss)
+            self._update(loss, None if start is None else lambda: self._again(start, args, kwargs))
         self.num_steps += 1
         self.loss.last_traces = None  # a look back is for errors; the tensors are not kept
-        self._dtype = loss.dtype
+        self._dtype, self._last = loss.dtype, value
         return value
 
-    def _update(self, loss: Tensor) -> None:
-        assert self.optimizer is not None
+    def _again(self, start: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """The loss of this step once more, at other parameters but with the same draws, for a line search."""
+        torch.set_rng_state(start)
+        with torch.enable_grad():
+            with self.params:
+                loss = self.loss(self.model, self.guide, *args, **kwargs)
+            self._backward(loss)
+        return loss
+
+    def _backward(self, loss: Tensor) -> None:
         for _, leaf in self._trained:
             leaf.grad = None
         if loss.requires_grad:
             loss.backward()
+
+    def _update(self, loss: Tensor, closure: Callable[[], Tensor] | None) -> None:
+        assert self.optimizer is not None
+        self._backward(loss)
         if is_validation_enabled():
             self._check_gradients(loss.item())
         if self.optim.clip_args:
             self.optim.clip([leaf for _, leaf in self._trained])
-        self.optimizer.step()
+        if closure is None:
+            self.optimizer.step()
+        else:
+            self.optimizer.step(cast(Any, closure))
         if self.scheduler is not None:
             self.optim.advance(self.scheduler, self.num_steps + 1, loss.detach())
 
@@ -216,6 +233,7 @@ class SVI:
         if num_steps < 1:
             raise ValueError(f"SVI.run: num_steps must be at least 1, got {num_steps}.")
         losses: list[float] = []
+        first = self.num_steps
         interrupted = False
         with tqdm(total=num_steps, disable=not progress_bar, desc="SVI", unit="step", mininterval=0.2) as bar:
             try:
@@ -228,6 +246,8 @@ class SVI:
                         callback(step, losses[-1])
             except KeyboardInterrupt:
                 interrupted = True
+                if self.num_steps - first > len(losses):  # it came between a step and its entry in the list
+                    losses.append(self._last)
         params = {name: value.detach().clone() for name, value in self.params.items()}
         return SVIResult(params, torch.tensor(losses, dtype=self._dtype), interrupted)
 

@@ -240,3 +240,25 @@ def test_what_is_drawn_beside_the_choice_is_what_the_choice_was_made_for():
     for _ in range(20):
         z, u = infer_discrete(model)()
         assert int(z) == int(u > 0)
+
+
+@pytest.mark.parametrize("mark", ["parallel", "sequential"])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_draw_below_a_choice_says_nothing_about_it_and_is_shown_with_it(mark, temperature):
+    """The narrow component has a density a thousand times higher; unseen, it is no likelier for that."""
+    scales = torch.tensor([0.01, 10.0])
+
+    def model():
+        with ppl.plate("n", 200):
+            z = ppl.sample("z", dist.Categorical(torch.tensor([0.45, 0.55])), infer={"enumerate": mark})
+            x = ppl.sample("x", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            y = ppl.sample("y", dist.Normal(100.0 * z, scales[z]))
+        return z, x, y
+
+    z, x, y = infer_discrete(model, temperature=temperature)()
+    assert z.shape == y.shape == (200,)
+    assert x.shape == (200, 2)
+    assert torch.equal(y > 50, z == 1)
+    assert (y[z == 0].abs() < 0.05).all()
+    expected, error = (1.0, 0.0) if temperature == 0 else (0.55, 4 * math.sqrt(0.45 * 0.55 / 200))
+    assert abs(z.double().mean() - expected) <= error

@@ -42,8 +42,12 @@ def draws_of_gradient(case, elbo, store, num_draws):
     return torch.stack(losses), torch.stack(rows)
 
 
-def check(case, elbo, num_draws, resolution):
-    """Loss and gradient are unbiased, and the standard error is small enough for that to say something."""
+def check(case, elbo, num_draws, resolution, again=0):
+    """Loss and gradient are unbiased, and the standard error is small enough for that to say something.
+
+    Args: again, how many times as many fresh draws decide where the first ones are too far off. Of some 150 comparisons
+        at 4 standard errors, one in a hundred suites has one that fails by chance; a bias stands out the more.
+    """
     store = ppl.ParamStore()
     with store, torch.no_grad():
         case.guide(*case.args)
@@ -52,6 +56,9 @@ def check(case, elbo, num_draws, resolution):
     losses, rows = draws_of_gradient(case, elbo, store, num_draws)
     se = rows.std(0) / math.sqrt(num_draws)
     off = (rows.mean(0) - exact).abs()
+    if again and not (off <= LIMIT * se + 1e-9).all():
+        check(case, elbo, again * num_draws, resolution)
+        return
     assert (off <= LIMIT * se + 1e-9).all(), f"{case}: off by {(off / (se + 1e-12)).max():.1f} standard errors"
     assert se.norm() <= resolution * exact.norm(), f"{case}: standard error {se.norm()} against {exact.norm()}"
     se_of_loss = losses.std() / math.sqrt(num_draws)
@@ -110,8 +117,7 @@ def test_the_enumerating_objective_draws_what_is_not_marked(name):
 def test_the_gradient_is_unbiased_over_many_draws(name, vectorised):
     case = CASES[name]
     elbo = TraceEnum_ELBO if case.enumerates else Trace_ELBO
-    ppl.set_rng_seed(1)  # of some 150 comparisons at 4 standard errors, one in a hundred suites has one that fails
-    check(case, particles(elbo, 100 if vectorised else 2, vectorised), 1500 if vectorised else 3000, 0.3)
+    check(case, particles(elbo, 100 if vectorised else 2, vectorised), 1500 if vectorised else 3000, 0.3, again=4)
 
 
 BASELINES = {

@@ -12,7 +12,7 @@ import ppl
 import ppl.distributions as dist
 from ppl import handlers
 from ppl.infer import SVI, Trace_ELBO, TraceEnum_ELBO
-from ppl.infer.autoguide import AutoNormal
+from ppl.infer.autoguide import AutoDelta, AutoNormal
 
 
 def model():
@@ -79,9 +79,41 @@ def test_a_plateau_schedule_looks_at_the_loss():
 
 
 def test_what_cannot_be_an_optimiser_here_is_refused():
-    for wrong in (torch.optim.LBFGS, torch.optim.lr_scheduler.StepLR):
-        with pytest.raises(ValueError, match=rf"{wrong.__name__} cannot drive"):
-            SVI(model, guide, wrong)
+    with pytest.raises(ValueError, match=r"StepLR is a schedule.*ppl.optim.StepLR"):
+        SVI(model, guide, torch.optim.lr_scheduler.StepLR)
+
+
+def test_lbfgs_searches_along_one_draw_and_finds_an_exact_maximum_in_a_few_steps():
+    def quadratic():
+        with ppl.plate("n", 3):
+            z = ppl.sample("z", dist.Normal(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.1, 1.0, 10.0])))
+            ppl.sample("x", dist.Normal(z, 1.0), obs=torch.zeros(3))
+
+    precision = torch.tensor([100.0, 1.0, 0.01])
+    for optim in (torch.optim.LBFGS, ppl.optim.LBFGS({"lr": 1.0, "line_search_fn": "strong_wolfe"})):
+        guide_of_point = AutoDelta(quadratic)
+        SVI(quadratic, guide_of_point, optim).run(4, progress_bar=False)
+        exact = precision * torch.tensor([1.0, -2.0, 3.0]) / (precision + 1)
+        torch.testing.assert_close(guide_of_point.median()["z"], exact, atol=1e-4, rtol=0)
+    noisy = SVI(model, guide, ppl.optim.LBFGS({"lr": 0.1, "line_search_fn": "strong_wolfe"}))
+    losses = noisy.run(20, progress_bar=False).losses
+    assert losses[-5:].mean() < losses[0] / 2
+
+
+def test_a_step_that_is_done_when_ctrl_c_comes_keeps_its_loss(monkeypatch):
+    svi = SVI(model, guide, ppl.optim.Adam({"lr": 0.1}))
+    step = svi.step
+
+    def interrupted():
+        value = step()
+        if svi.num_steps == 3:
+            raise KeyboardInterrupt
+        return value
+
+    monkeypatch.setattr(svi, "step", interrupted)
+    result = svi.run(10, progress_bar=False)
+    assert result.interrupted
+    assert len(result.losses) == svi.num_steps == 3
 
 
 def test_a_mask_of_a_distribution_is_the_mask_of_its_site():

@@ -90,10 +90,10 @@ class ELBO:
             return self._estimate(model, guide, args, kwargs)
 
     def _nesting_of_broken(self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        """How many dims the plates of programs use that may not even run."""
+        """How many dims the plates of programs use that may not even run; if they do not, their first error is raised."""
         try:
             return find_plate_nesting(model, guide, args, kwargs)
-        except Exception:
+        except Exception:  # whatever a user's program raises: the caller goes on to raise the error it already has
             return 0
 
     def _estimate(self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -245,7 +245,7 @@ def find_plate_nesting(model: Program, guide: Program, args: tuple[Any, ...], kw
 def _checked(trace: Trace, name: str) -> Tensor:
     log_prob = trace.log_prob(name)
     if is_validation_enabled():
-        check_dims(log_prob, trace.nodes[name])
+        check_dims(log_prob.shape, trace.nodes[name])
     return log_prob
 
 

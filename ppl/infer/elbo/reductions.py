@@ -37,8 +37,7 @@ class _watch(Handler):
         for name in sorted(sources & dims.keys()):
             self._check(done, name, dims[name])
         if site.name not in dims:
-            drawn = site.value is None and not done.observed
-            return done.replace(value=self.provenance.mark(done.tensor, sources)) if drawn else done
+            return done.replace(value=self.provenance.mark(done.tensor, sources)) if done.drawn else done
         shape = done.tensor.shape[: done.tensor.dim() - len(done.fn.event_shape)]
         self.sizes[site.name] = shape[dims[site.name]]
         return done.replace(value=self.provenance.name(done.tensor, site.name))

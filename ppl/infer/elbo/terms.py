@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from ppl.distributions import validation
 from ppl.distributions.distribution import broadcast_shape
@@ -21,12 +21,11 @@ def plate_axis(name: str) -> str:
     return f"plate {name}"
 
 
-def check_dims(tensor: Tensor, site: Site) -> None:
+def check_dims(shape: Size, site: Site) -> None:
     """Every batch dim must belong to a plate or to an enumerated site.
 
     Raises: ValueError naming the site, the dim and the fix.
     """
-    shape = tensor.shape
     if not shape:
         return
     owned = {f.dim for f in site.plates} | {dim for dim, _ in site.enum_dims}
@@ -41,14 +40,26 @@ def check_dims(tensor: Tensor, site: Site) -> None:
             )
 
 
-def to_factor(tensor: Tensor, site: Site) -> Factor:
-    """A tensor of a site's batch shape with its dims named: plates always, enumerated sites where it varies."""
-    check_dims(tensor, site)
-    shape = broadcast_shape(tensor.shape, plate_shape(site.plates))
+def to_factor(tensor: Tensor, site: Site, event_dim: int = 0) -> Factor:
+    """A tensor of a site's batch shape with its dims named: plates always, enumerated sites where it varies.
+
+    Args: event_dim, how many dims of the tensor come after the batch; they become the axes of `event_axes`.
+    """
+    batch, event = tensor.shape[: tensor.dim() - event_dim], tensor.shape[tensor.dim() - event_dim :]
+    check_dims(batch, site)
+    shape = broadcast_shape(batch, plate_shape(site.plates))
     names = {dim: name for dim, name in site.enum_dims if -dim <= len(shape) and shape[dim] != 1}
     names.update({f.dim: plate_axis(f.name) for f in site.plates if f.dim is not None})
     dims = sorted(names)
-    return Factor(tuple(names[dim] for dim in dims), tensor.expand(shape).reshape([shape[dim] for dim in dims]))
+    sizes = [shape[dim] for dim in dims]
+    return Factor(
+        (*(names[dim] for dim in dims), *event_axes(event_dim)), tensor.expand(shape + event).reshape([*sizes, *event])
+    )
+
+
+def event_axes(count: int) -> tuple[str, ...]:
+    """The axes of event dims, which cannot be taken for those of sites or plates."""
+    return tuple(f"event {i}" for i in range(count))
 
 
 @dataclass(slots=True)
