@@ -1,0 +1,79 @@
+"""Families whose parameters have event dims of their own: vectors, matrices, functions of time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Size, Tensor
+
+from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape
+
+
+class Family(Distribution):
+    """A distribution whose fields are its parameters, broadcast against one another in their batch dims.
+
+    A subclass declares `arg_constraints` (whose event dims say which dims of a parameter are not batch), and calls
+    `_take` in its __init__; `expand`, pickling and `infer_shapes` follow. For univariate families see `Scalar`.
+    """
+
+    expands_without_init = True
+    _dims: dict[str, int]  # the tensor fields that grow with the batch, and the event dims of each
+
+    def _take(
+        self,
+        arguments: dict[str, Any],
+        event_shape: ShapeLike = Size(),
+        validate_args: bool | None = None,
+    ) -> None:
+        """Keep the arguments, numbers or tensors, as tensors of one batch shape, and check them; None is not given.
+
+        Raises: ValueError naming the arguments whose shapes do not fit.
+        """
+        given = {k: v for k, v in arguments.items() if v is not None}
+        like = next((v for v in given.values() if isinstance(v, Tensor) and v.is_floating_point()), None)
+        dtype = torch.get_default_dtype() if like is None else like.dtype
+        device = next((v.device for v in given.values() if isinstance(v, Tensor)), None)
+        tensors = {
+            k: v if isinstance(v, Tensor) else torch.tensor(v, dtype=dtype, device=device) for k, v in given.items()
+        }
+        self._dims = {k: self._argument_event_dim(k) for k in tensors}
+        for name, tensor in tensors.items():
+            if tensor.dim() < self._dims[name]:
+                raise ValueError(
+                    f"{type(self).__name__}: argument '{name}' needs at least {self._dims[name]} dims, but its shape is "
+                    f"{tuple(tensor.shape)}."
+                )
+        try:
+            batch = broadcast_shape(*(t.shape[: t.dim() - self._dims[k]] for k, t in tensors.items()))
+        except RuntimeError:
+            shapes = ", ".join(f"{k} {tuple(t.shape)}" for k, t in tensors.items())
+            raise ValueError(
+                f"{type(self).__name__}: the batch dims of its arguments do not broadcast: {shapes}."
+            ) from None
+        for name, tensor in tensors.items():
+            vars(self)[name] = tensor.expand(batch + tensor.shape[tensor.dim() - self._dims[name] :])
+        Distribution.__init__(self, batch, Size(event_shape), validate_args)
+
+    def _keep(self, name: str, tensor: Tensor, event_dim: int) -> Tensor:
+        """Keep a tensor worked out from the parameters as a field that grows with the batch."""
+        self._dims[name] = event_dim
+        vars(self)[name] = tensor.expand(self.batch_shape + tensor.shape[tensor.dim() - event_dim :])
+        return tensor
+
+    def expand(self, batch_shape: ShapeLike, _instance: Any = None) -> Any:
+        """The same distribution repeated to a larger batch shape, without copying."""
+        new = self._get_checked_instance(type(self), _instance)
+        shape = Size(batch_shape)
+        for name, value in vars(self).items():
+            if name in self._dims:
+                value = value.expand(shape + value.shape[value.dim() - self._dims[name] :])
+            vars(new)[name] = value
+        vars(new)["_dims"] = dict(self._dims)
+        new._batch_shape = shape
+        return new
+
+    def sample(self, sample_shape: ShapeLike = Size()) -> Tensor:
+        """Draw without gradients."""
+        with torch.no_grad():
+            return self.rsample(Size(sample_shape))
