@@ -7,6 +7,7 @@ from torch.distributions import ExponentialFamily, biject_to, kl_divergence, reg
 
 from ppl.distributions import constraints, transforms
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
+from ppl.distributions.coalescent import CoalescentRateLikelihood, CoalescentTimes, CoalescentTimesWithRate
 from ppl.distributions.continuous import (
     Beta,
     Chi2,
@@ -46,9 +47,11 @@ from ppl.distributions.empirical import (
     Empirical,
 )
 from ppl.distributions.expanded import ExpandedDistribution
+from ppl.distributions.grouped_normal_normal import GroupedNormalNormal
 from ppl.distributions.independent import Independent
 from ppl.distributions.lifting import lift
 from ppl.distributions.masked import MaskedDistribution
+from ppl.distributions.matching import OneOneMatching, OneTwoMatching
 from ppl.distributions.multivariate import (
     Dirichlet,
     LKJCholesky,
@@ -61,6 +64,10 @@ from ppl.distributions.multivariate import (
     Wishart,
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.polya_gamma import TruncatedPolyaGamma
+from ppl.distributions.rejector import Rejector
+from ppl.distributions.spanning_tree import SpanningTree
+from ppl.distributions.stable import Stable, StableWithLogProb
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,
@@ -74,6 +81,9 @@ __all__ = [
     "Categorical",
     "Cauchy",
     "Chi2",
+    "CoalescentRateLikelihood",
+    "CoalescentTimes",
+    "CoalescentTimesWithRate",
     "ContinuousBernoulli",
     "Delta",
     "Dirichlet",
@@ -86,6 +96,7 @@ __all__ = [
     "Gamma",
     "GeneralizedPareto",
     "Geometric",
+    "GroupedNormalNormal",
     "Gumbel",
     "HalfCauchy",
     "HalfNormal",
@@ -105,13 +116,20 @@ __all__ = [
     "Normal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
+    "OneOneMatching",
+    "OneTwoMatching",
     "Pareto",
     "Poisson",
+    "Rejector",
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
     "ScoreParts",
+    "SpanningTree",
+    "Stable",
+    "StableWithLogProb",
     "StudentT",
     "TransformedDistribution",
+    "TruncatedPolyaGamma",
     "Uniform",
     "Unit",
     "VonMises",

@@ -52,7 +52,7 @@ class GroupedNormalNormal(Family):
             )
         groups, count = prior_loc.size(-1), group_idx.size(0)
         if obs_scale.dim() == 0 or obs_scale.size(-1) == 1:
-            obs_scale = obs_scale.reshape(obs_scale.shape[:-1] + (1,)).expand((*obs_scale.shape[:-1], count))
+            obs_scale = obs_scale.reshape((*obs_scale.shape[:-1], 1)).expand((*obs_scale.shape[:-1], count))
         prior_scale = prior_scale.expand(torch.broadcast_shapes(prior_scale.shape, (groups,)))
         if obs_scale.size(-1) != count:
             raise ValueError(

@@ -156,7 +156,7 @@ class SpanningTree(Family):
                 tree[..., :vertex, vertex] = tied
             one, two = self._ends()
             present = tree[..., one, two].to(torch.uint8)
-            edge = present.sort(-1, descending=True, stable=True).indices[..., : v - 1]
+            edge = present.sort(dim=-1, descending=True, stable=True).indices[..., : v - 1]
             return torch.stack([one[edge], two[edge]], -1)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:

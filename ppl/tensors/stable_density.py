@@ -205,7 +205,7 @@ def _panel_ends(angles: _Angles, up: Tensor) -> Tensor:
     ends = found - miss / torch.where(moves, slope, 1.0)
     # `fixed` ends that lean on where h = 1 go along with it
     shift = (ends - found)[..., len(_LOGS_BELOW)].unsqueeze(-1)
-    fixed = fixed + torch.cat([shift.expand(fixed.shape[:-1] + (len(steps),)), 0 * shift + 0 * steps], -1)
+    fixed = fixed + torch.cat([shift.expand((*fixed.shape[:-1], len(steps))), 0 * shift + 0 * steps], -1)
     ends = torch.cat([ends, fixed], -1)
     ends = torch.maximum(torch.minimum(ends, upper), lower).clamp(-_FURTHEST, _FURTHEST)
     return ends.sort(-1).values
