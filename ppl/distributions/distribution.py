@@ -58,7 +58,7 @@ class DistributionMeta(type):
 
 def _explained(cls: type, args: Any, kwargs: Any, error: RuntimeError) -> ValueError | None:
     """What torch said of arguments that do not fit together, with their names and shapes; None if it is not that."""
-    if isinstance(error, torch.linalg.LinAlgError):
+    if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         return None
     signatures = (inspect.signature(vars(c)["__init__"]) for c in cls.__mro__ if "__init__" in vars(c))
     plain = (s for s in signatures if all(p.kind is not p.VAR_POSITIONAL for p in s.parameters.values()))
