@@ -16,15 +16,12 @@ from ppl.distributions.continuous import (
     FisherSnedecor,
     Gamma,
     GeneralizedPareto,
-    Gumbel,
     InverseGamma,
     Kumaraswamy,
-    Laplace,
     Pareto,
     RelaxedBernoulli,
     StudentT,
     Uniform,
-    VonMises,
     Weibull,
 )
 from ppl.distributions.delta import (
@@ -48,8 +45,17 @@ from ppl.distributions.empirical import (
 )
 from ppl.distributions.expanded import ExpandedDistribution
 from ppl.distributions.grouped_normal_normal import GroupedNormalNormal
+from ppl.distributions.gumbel import Gumbel
 from ppl.distributions.independent import Independent
+from ppl.distributions.laplace import (
+    AsymmetricLaplace,
+    AsymmetricLaplaceQuantile,
+    Laplace,
+    SoftAsymmetricLaplace,
+    SoftLaplace,
+)
 from ppl.distributions.lifting import lift
+from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.matching import OneOneMatching, OneTwoMatching
 from ppl.distributions.multivariate import (
@@ -73,8 +79,11 @@ from ppl.distributions.validation import (
     is_validation_enabled,
     validation_enabled,
 )
+from ppl.distributions.von_mises import VonMises
 
 __all__ = [
+    "AsymmetricLaplace",
+    "AsymmetricLaplaceQuantile",
     "Bernoulli",
     "Beta",
     "Binomial",
@@ -106,6 +115,7 @@ __all__ = [
     "LKJCholesky",
     "Laplace",
     "LogNormal",
+    "Logistic",
     "LogisticNormal",
     "LowRankMultivariateNormal",
     "MaskedDistribution",
@@ -124,6 +134,9 @@ __all__ = [
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
     "ScoreParts",
+    "SkewLogistic",
+    "SoftAsymmetricLaplace",
+    "SoftLaplace",
     "SpanningTree",
     "Stable",
     "StableWithLogProb",
