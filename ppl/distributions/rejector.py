@@ -108,7 +108,12 @@ class Rejector(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return self.propose.log_prob(value) + (self.log_prob_accept(value) - self._log_scale)
+        log_prob = self.propose.log_prob(value) + (self.log_prob_accept(value) - self._log_scale)
+        try:
+            support = self.support
+        except NotImplementedError:  # a foreign proposal that declares none
+            return log_prob
+        return torch.where(support.check(value), log_prob, -torch.inf)
 
     def score_parts(self, x: Tensor) -> ScoreParts:
         """With a reparameterised proposal, its acceptance is the score function part and the whole the entropy's."""

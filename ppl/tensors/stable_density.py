@@ -59,11 +59,10 @@ def log_density(x: Tensor, stability: Tensor, skew: Tensor) -> Tensor:
 
     Shapes: broadcast against one another.
     """
-    x, stability, skew = x.double(), stability.double(), skew.double()
+    x, stability, skew = torch.broadcast_tensors(x.double(), stability.double(), skew.double())
     near = (stability - 1).abs() < NEAR_ONE
     pair = torch.stack([torch.where(near, 1 - NEAR_ONE, stability), torch.where(near, 1 + NEAR_ONE, stability)])
-    x, pair, skew = torch.broadcast_tensors(x, pair, skew)
-    both = _log_density(x, pair, skew)
+    both = _log_density(x.expand(pair.shape), pair, skew.expand(pair.shape))
     upper = torch.where(near, (stability - 1 + NEAR_ONE) / (2 * NEAR_ONE), 0.5)
     return both[0] * (1 - upper) + both[1] * upper
 
