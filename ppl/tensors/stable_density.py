@@ -26,12 +26,12 @@ NEAR_ONE = 1e-4
 
 # log(φ/ψ) reaches the smallest positive doubles.
 _FURTHEST = 700.0
-_NEWTON_STEPS = 24
+_NEWTON_STEPS = 22
 # Panels end where h takes these values: below 1 as logarithms, above as distances from 1 (or from the least h)
-_LOGS_BELOW = (-40.0, -29.0, -21.0, -15.0, -10.5, -7.0, -4.5, -2.7, -1.4, -0.6)
-_ABOVE = (0.0, 0.6, 1.4, 2.6, 4.2, 6.5, 10.0, 15.0, 22.0, 32.0, 46.0, 70.0, 110.0)
+_LOGS_BELOW = (-38.0, -26.0, -17.0, -11.0, -7.0, -4.2, -2.3, -1.1, -0.4)
+_ABOVE = (0.0, 1.0, 2.8, 6.0, 11.0, 19.0, 32.0, 60.0, 110.0)
 # ... and at these distances from where h = 1 and from the middle of the range of φ, in log(φ/ψ)
-_STEPS = (-44.0, -34.0, -26.0, -20.0, -15.0, -11.0, -7.5, -5.0, -3.0, -1.4, 0.0)
+_STEPS = (-44.0, -28.0, -17.0, -10.0, -5.5, -2.5, 0.0)
 _SERIES_TERMS = 6
 _SERIES_RANGE = 1e-3
 
@@ -160,25 +160,30 @@ def _split(angles: _Angles, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, 
 
 
 def _log_h(angles: _Angles, s: Tensor) -> Tensor:
-    _, psi, sin_psi, sin_phi, kappa, sin_kappa = _split(angles, s)
+    return _combine(angles, _split(angles, s))
+
+
+def _combine(angles: _Angles, parts: tuple[Tensor, ...]) -> Tensor:
+    _, psi, sin_psi, sin_phi, kappa, sin_kappa = parts
     # sin αφ / sin ψ = sin(ψ + κ) / sin ψ, close to 1 where κ is small
+    log_sin_psi = sin_psi.log()
     excess = sin_kappa * psi.cos() / sin_psi - 2 * (kappa / 2).sin() ** 2
     is_close = excess.abs() < 0.5
-    log_ratio = torch.where(
-        is_close, torch.where(is_close, excess, 0.0).log1p(), torch.where(is_close, 0.0, sin_phi.log() - sin_psi.log())
-    )
+    far = torch.where(is_close, 0.0, sin_phi.log() - log_sin_psi)
+    log_ratio = torch.where(is_close, torch.where(is_close, excess, 0.0).log1p(), far)
     bracket = (angles.log_q - log_ratio) / angles.epsilon
-    return angles.alpha * bracket - angles.log_cos + sin_kappa.log() - sin_psi.log()
+    return angles.alpha * bracket - angles.log_cos + sin_kappa.log() - log_sin_psi
 
 
-def _slope(angles: _Angles, s: Tensor) -> Tensor:
-    """d log h / ds."""
-    phi, psi, sin_psi, sin_phi, kappa, sin_kappa = _split(angles, s)
-    speed = phi * (-s).sigmoid()
+def _log_h_and_slope(angles: _Angles, s: Tensor) -> tuple[Tensor, Tensor]:
+    """log h and d log h / ds."""
+    parts = _split(angles, s)
+    phi, psi, sin_psi, sin_phi, kappa, sin_kappa = parts
     cot_psi, cot_kappa = psi.cos() / sin_psi, kappa.cos() / sin_kappa
     cot_phi = (angles.alpha * phi).cos() / sin_phi
     inner = -(angles.alpha / angles.epsilon) * (cot_psi + angles.alpha * cot_phi)
-    return speed * (inner - angles.epsilon * cot_kappa + cot_psi)
+    slope = phi * (-s).sigmoid() * (inner - angles.epsilon * cot_kappa + cot_psi)
+    return _combine(angles, parts), slope
 
 
 def _panel_ends(angles: _Angles, up: Tensor) -> Tensor:
@@ -191,7 +196,7 @@ def _panel_ends(angles: _Angles, up: Tensor) -> Tensor:
         below = torch.tensor(_LOGS_BELOW, dtype=like.dtype, device=like.device)
         levels = torch.cat([below + 0 * base, (base + above).log()], -1)
         found = _solve(angles, up, levels)
-        slope = up * _slope(angles, up * found)
+        slope = up * _log_h_and_slope(angles, up * found)[1]
         # an end that has run into the end of the range, or lies on a plateau, need not move
         moves = (found.abs() < _FURTHEST - 1) & (slope > 1e-3)
         one = found[..., len(_LOGS_BELOW)].unsqueeze(-1)
@@ -215,8 +220,8 @@ def _solve(angles: _Angles, up: Tensor, levels: Tensor) -> Tensor:
     low, high = torch.full_like(levels, -_FURTHEST), torch.full_like(levels, _FURTHEST)
     at = torch.zeros_like(levels)
     for _ in range(_NEWTON_STEPS):
-        value = _log_h(angles, up * at)
+        value, slope = _log_h_and_slope(angles, up * at)
         low, high = torch.where(value < levels, at, low), torch.where(value < levels, high, at)
-        newton = at - (value - levels) / (up * _slope(angles, up * at))
+        newton = at - (value - levels) / (up * slope)
         at = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
     return at

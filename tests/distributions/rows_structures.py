@@ -170,10 +170,15 @@ def _tilted(rate: torch.Tensor, tilt: torch.Tensor) -> dist.Rejector:
 
 LOOPS = "rejection is a loop that looks at values"
 PARTIAL = "a draw carries only a part of the gradient; test_rejector.py puts the parts together"
+SLOW = "gigabytes of quadrature in quadrature; test_stable.py differentiates draws"
+HEAVY = "the variance is infinite, and scipy's law takes minutes to say so"
 JUMPS = "the density jumps at leaf times and where the rate does, which quadrature does not see"
 
 
-def _stable_rows(cls: type) -> list[Case]:
+COSTLY = ("test_integrates_to_one", "test_draws_fit", "test_mean", "test_variance", "test_entropy")
+
+
+def _stable_rows(cls: type, skips: dict[str, str]) -> list[Case]:
     return [
         *pair(
             cls,
@@ -182,6 +187,7 @@ def _stable_rows(cls: type) -> list[Case]:
             {"stability": [1.4, 0.8], "skew": [-0.6, 0.3], "scale": 0.7, "loc": [0.5, -1.0]},
             exact=_stable_exact,
             points=(-1e3, -20.0, -4.0, 0.0, 0.5, 3.0, 12.0, 1e4),
+            skips=skips,
             extremes=(
                 {"stability": 1.0, "skew": 0.0, "scale": 1.0, "loc": 0.0},
                 {"stability": 1.0, "skew": 0.5, "scale": 2.0, "loc": 0.0},
@@ -198,13 +204,17 @@ SQUARE = [[0.1, 0.2, 0.5], [0.3, -1.0, 0.2], [0.0, 0.4, 1.0]]
 TALL = [[0.1, 0.2], [0.3, -1.0], [0.0, 0.5], [1.0, 2.0]]
 LEAVES = [2.8, 3.5, 3.1]
 CASES = [
-    *_stable_rows(dist.Stable),
-    *_stable_rows(dist.StableWithLogProb),
+    *_stable_rows(dist.Stable, {"test_pathwise_gradients": SLOW, "test_variance": HEAVY}),
+    *_stable_rows(
+        dist.StableWithLogProb,
+        {"test_pathwise_gradients": SLOW} | dict.fromkeys(COSTLY, "the same methods as Stable's, and slow"),
+    ),
     Case(
         dist.Stable,
         {"stability": 1.5, "skew": 0.5, "scale": 1.2, "loc": 0.3},
         _stable_log_density,
         options={"coords": "S"},
+        skips={"test_pathwise_gradients": SLOW} | dict.fromkeys(COSTLY, "as in S0, and slow"),
         note="S",
     ),
     Case(
