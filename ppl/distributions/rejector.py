@@ -19,7 +19,7 @@ class Rejector(Distribution):
 
     Where the proposal is reparameterised, gradients pass through the accepted draw, and `score_parts` adds the part
     that this leaves out (Naesseth et al. 2017, Reparameterization gradients through acceptance-rejection sampling):
-    the gradient of E f(x) is E[∇f(x)] + E[f(x) ∇ score_function], the second taken at the detached noise.
+    the gradient of E f(x) is E[∇f(x)] + E[f(x) ∇score_function], both through the draw x as a function of its noise.
 
     Args:
         propose: the proposal.

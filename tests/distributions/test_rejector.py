@@ -47,12 +47,11 @@ def test_exponential_by_thinning() -> None:
     rate = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
     tilt = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     torch.manual_seed(0)
-    d = dist.Rejector(dist.Exponential(rate), Thinned(tilt), (rate / (rate + tilt)).log())
     blocks = []
     for _ in range(50):
+        d = dist.Rejector(dist.Exponential(rate), Thinned(tilt), (rate / (rate + tilt)).log())
         x = d.rsample((1000,))
         f = x.tanh()
-        score = d.score_parts(x.detach().requires_grad_(False)).score_function
         # the score's own gradient runs through the draw, too: of log_prob_accept(x(noise, θ))
         score = d.score_parts(x).score_function
         blocks.append(torch.stack(torch.autograd.grad((f + f.detach() * score).mean(), [rate, tilt])))
@@ -76,6 +75,7 @@ def test_gamma_by_rejection() -> None:
     np.testing.assert_allclose(d.log_prob(x).detach(), stats.gamma(3.7).logpdf(x), rtol=1e-9)
     blocks = []
     for _ in range(50):
+        d = gamma_by_rejection(concentration)
         x = d.rsample((1000,))
         f = x.sqrt()
         parts = d.score_parts(x)
