@@ -67,6 +67,11 @@ class Stable(Scalar, Distribution):
         new.coords = self.coords
         return new
 
+    @classmethod
+    def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:
+        """Batch and event shape from the shapes of the arguments; `coords` has none."""
+        return super().infer_shapes(**{k: v for k, v in arg_shapes.items() if k != "coords"})
+
     def _center(self) -> Tensor:
         """The location in S0."""
         if self.coords == "S0":

@@ -29,7 +29,9 @@ def stable_fourier(x: Any, stability: Any, skew: Any) -> Any:
         def exponent(t: Any) -> Any:
             return -1j * x * t - t - 1j * skew * 2 / mpmath.pi * t * mpmath.log(t)
 
-        turn = mpmath.sign(x) * mpmath.mpf("0.7") if skew * x >= 0 else mpmath.mpf(0)
+        # where skew and x differ in sign the turned integrand grows again, but only after it has vanished
+        turn = mpmath.sign(x) * mpmath.mpf("0.7") if skew * x >= 0 or abs(x) > 5 else mpmath.mpf(0)
+        bound = mpmath.mpf(1)
     else:
         tangent = mpmath.tan(mpmath.pi * stability / 2)
 
@@ -51,7 +53,7 @@ def stable_fourier(x: Any, stability: Any, skew: Any) -> Any:
     while mpmath.re(exponent(mpmath.exp(end) * ray)) < -2.8 * digits:
         end -= mpmath.mpf("0.1")
     # the trapezoid rule converges exponentially: the integrand is analytic in a strip, and vanishes at both ends
-    step = mpmath.mpf("0.04")
+    step = min(mpmath.mpf("0.04"), bound / 10)
     count = int((end - min(end, 0) + mpmath.mpf("2.35") * digits) / step) + 1
     total = mpmath.fsum(integrand(end - k * step) for k in range(count))
     return mpmath.log(total * step / mpmath.pi)
@@ -175,7 +177,16 @@ HEAVY = "the variance is infinite, and scipy's law takes minutes to say so"
 JUMPS = "the density jumps at leaf times and where the rate does, which quadrature does not see"
 
 
-COSTLY = ("test_tails", "test_integrates_to_one", "test_draws_fit", "test_mean", "test_variance", "test_entropy")
+COSTLY = (
+    "test_compiles",
+    "test_gradients_become_a_graph",
+    "test_tails",
+    "test_integrates_to_one",
+    "test_draws_fit",
+    "test_mean",
+    "test_variance",
+    "test_entropy",
+)
 
 
 def _stable_rows(cls: type, skips: dict[str, str]) -> list[Case]:
@@ -191,7 +202,6 @@ def _stable_rows(cls: type, skips: dict[str, str]) -> list[Case]:
             extremes=(
                 {"stability": 1.0, "skew": 0.0, "scale": 1.0, "loc": 0.0},
                 {"stability": 1.0, "skew": 0.5, "scale": 2.0, "loc": 0.0},
-                {"stability": 2.0, "skew": 0.0, "scale": 3.0, "loc": 0.0},
                 {"stability": 0.3, "skew": -0.4, "scale": 1.0, "loc": 0.0},
             ),
         )
