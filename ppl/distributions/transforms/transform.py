@@ -308,4 +308,4 @@ def _is_same(a: Any, b: Any) -> bool:
 
 def sum_rightmost(value: Tensor, count: int) -> Tensor:
     """Sum over the last `count` dims."""
-    return value if count == 0 else value.reshape((*value.shape[: value.dim() - count], -1)).sum(-1)
+    return value if count == 0 else value.sum(tuple(range(-count, 0)))
