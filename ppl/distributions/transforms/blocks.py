@@ -25,7 +25,7 @@ class Blocks(Combinator):
         if not tseq or not all(isinstance(t, torchs.Transform) for t in tseq):
             raise ValueError(f"{type(self).__name__} needs one transform or more, got {tseq}.")
         Transform.__init__(self, cache_size)
-        self.transforms = [t.with_cache(cache_size) if cache_size else t for t in tseq]
+        self.transforms = list(tseq)
 
     @property
     def bijective(self) -> bool:  # type: ignore[override]
@@ -114,17 +114,12 @@ class CatTransform(Blocks, torchs.CatTransform):
         """A shape with this length along the dim."""
         return Size((length,) + (1,) * (-self.dim - 1))
 
-    def with_cache(self, cache_size: int = 1) -> Any:
-        if self._cache_size == cache_size:
-            return self
-        return type(self)([t.with_cache(cache_size) for t in self.transforms], self.dim, self.lengths, cache_size)
-
-    def __call__(self, x: Tensor) -> Tensor:
+    def _call(self, x: Tensor) -> Tensor:
         pieces = self._split(x, self._negative(x.dim()), self.lengths)
         dim = self.dim if self.dim >= 0 else self._codomain_dim()
         return torch.cat([t(piece) for t, piece in zip(self.transforms, pieces, strict=True)], dim)
 
-    def _inv_call(self, y: Tensor) -> Tensor:
+    def _inverse(self, y: Tensor) -> Tensor:
         dim = self.dim if self.dim >= 0 else self._codomain_dim()
         pieces = self._split(y, dim, self._codomain_lengths())
         return torch.cat([t.inv(piece) for t, piece in zip(self.transforms, pieces, strict=True)], self.dim)
@@ -197,16 +192,11 @@ class StackTransform(Blocks, torchs.StackTransform):
         """Where the slices lie in the image: a dim left of the event dims moves with their number."""
         return self.dim - self._change if self.dim < -self._largest else self.dim
 
-    def with_cache(self, cache_size: int = 1) -> Any:
-        if self._cache_size == cache_size:
-            return self
-        return type(self)([t.with_cache(cache_size) for t in self.transforms], self.dim, cache_size)
-
-    def __call__(self, x: Tensor) -> Tensor:
+    def _call(self, x: Tensor) -> Tensor:
         pieces = self._slices(x, self._negative(x.dim()))
         return torch.stack([t(piece) for t, piece in zip(self.transforms, pieces, strict=True)], self._codomain_dim())
 
-    def _inv_call(self, y: Tensor) -> Tensor:
+    def _inverse(self, y: Tensor) -> Tensor:
         pieces = self._slices(y, self._codomain_dim())
         return torch.stack([t.inv(piece) for t, piece in zip(self.transforms, pieces, strict=True)], self.dim)
 

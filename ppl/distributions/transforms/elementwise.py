@@ -186,7 +186,7 @@ class AffineTransform(Transform, torchs.AffineTransform):
         self.loc: Any = loc
         self.scale: Any = scale
         self._event_dim = event_dim
-        self._domain = constraints.real if domain is None else domain
+        self._domain = None if domain is constraints.real else domain
 
     @property
     def event_dim(self) -> int:
@@ -194,11 +194,12 @@ class AffineTransform(Transform, torchs.AffineTransform):
 
     @property
     def domain(self) -> Any:  # type: ignore[override]
-        return constraints.independent(self._domain, self._event_dim) if self._event_dim else self._domain
+        domain = constraints.real if self._domain is None else self._domain
+        return constraints.independent(domain, self._event_dim) if self._event_dim else domain
 
     @property
     def codomain(self) -> Any:  # type: ignore[override]
-        if self._domain is constraints.real:
+        if self._domain is None:
             return self.domain
         sign = self.sign
         if isinstance(sign, Tensor):
@@ -371,7 +372,7 @@ def image(domain: Any, monotone: Any, sign: int) -> Any:
 
     if isinstance(domain, constraints.independent):
         return constraints.independent(image(domain.base_constraint, monotone, sign), domain.reinterpreted_batch_ndims)
-    if domain is constraints.real and sign:
+    if constraints.same(domain, constraints.real) and sign:
         return constraints.real
     low, high = getattr(domain, "lower_bound", None), getattr(domain, "upper_bound", None)
     if domain.is_discrete or not sign or (low is None and high is None):

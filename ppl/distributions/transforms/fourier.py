@@ -109,11 +109,16 @@ class RealFastFourierTransform(Transform):
         return tuple(range(-self.transform_ndims, 0))
 
     def _call(self, x: Tensor) -> Tensor:
-        self.forward_shape(x.shape)
+        shape = self.forward_shape(x.shape)
+        if x.numel() == 0:
+            return torch.zeros(shape, dtype=x.dtype.to_complex(), device=x.device)
         return torch.fft.rfftn(x, dim=self._dims)  # type: ignore[no-any-return]
 
     def _inverse(self, y: Tensor) -> Tensor:
-        sizes = self.inverse_shape(y.shape)[-self.transform_ndims :]
+        shape = self.inverse_shape(y.shape)
+        if y.numel() == 0:
+            return torch.zeros(shape, dtype=y.dtype.to_real(), device=y.device)
+        sizes = shape[len(shape) - self.transform_ndims :]
         return torch.fft.irfftn(y, s=sizes, dim=self._dims)  # type: ignore[no-any-return]
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -222,12 +227,17 @@ class CirculantTransform(Transform):
         self.codomain = constraints.positive_definite_circulant_vector(size)
 
     def _call(self, x: Tensor) -> Tensor:
-        size = self.forward_shape(x.shape)[-1]
+        shape = self.forward_shape(x.shape)
+        if x.numel() == 0:
+            return x.new_zeros(shape)
+        size = shape[-1]
         spectrum = x.exp()
         return torch.fft.irfft(torch.complex(spectrum, torch.zeros_like(spectrum)), n=size)  # type: ignore[no-any-return]
 
     def _inverse(self, y: Tensor) -> Tensor:
-        self.inverse_shape(y.shape)
+        shape = self.inverse_shape(y.shape)
+        if y.numel() == 0:
+            return y.new_zeros(shape)
         x: Tensor = torch.fft.rfft(y).real
         return x.clamp(min=torch.finfo(y.dtype).tiny).log()
 
@@ -262,6 +272,8 @@ def dct(x: Tensor) -> Tensor:
 
     Source: Makhoul, A fast cosine transform in one and two dimensions (1980).
     """
+    if x.numel() == 0:  # which the library of Fourier transforms refuses
+        return x
     size = x.shape[-1]
     shuffled = torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], -1)
     spectrum = torch.fft.fft(shuffled)
@@ -272,6 +284,8 @@ def dct(x: Tensor) -> Tensor:
 
 def idct(y: Tensor) -> Tensor:
     """The inverse of `dct`."""
+    if y.numel() == 0:
+        return y
     size = y.shape[-1]
     y = y / _dct_scale(y, size)
     cos, sin = _quarter_waves(y)

@@ -77,8 +77,14 @@ class ReshapeTransform(Transform, torchs.ReshapeTransform):
                 f"ReshapeTransform: the shapes {tuple(in_shape)} and {tuple(out_shape)} have different numbers of entries."
             )
         self.in_shape, self.out_shape = Size(in_shape), Size(out_shape)
-        self.domain = constraints.independent(constraints.real, len(self.in_shape))
-        self.codomain = constraints.independent(constraints.real, len(self.out_shape))
+
+    @property
+    def domain(self) -> Any:  # type: ignore[override]
+        return constraints.independent(constraints.real, len(self.in_shape))
+
+    @property
+    def codomain(self) -> Any:  # type: ignore[override]
+        return constraints.independent(constraints.real, len(self.out_shape))
 
     def _call(self, x: Tensor) -> Tensor:
         return x.reshape(self.forward_shape(x.shape))
