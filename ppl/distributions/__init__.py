@@ -57,11 +57,11 @@ from ppl.distributions.multivariate import (
     MixtureSameFamily,
     MultivariateNormal,
     RelaxedOneHotCategorical,
-    TransformedDistribution,
     Wishart,
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
 from ppl.distributions.registry import ConstraintRegistry, biject_to, transform_to
+from ppl.distributions.transformed import TransformedDistribution
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,
