@@ -211,15 +211,18 @@ def _image(support: Any, transform: Any) -> Any:
     for name in ("lower_bound", "upper_bound") if sign > 0 else ("upper_bound", "lower_bound"):
         bound, edge = getattr(support, name, None), getattr(transform.domain, name, None)
         own = ("lower_bound", "upper_bound")[len(ends)]
-        if bound is None or (
-            edge is not None and torch.equal(*torch.broadcast_tensors(*map(torch.as_tensor, (bound, edge))))
-        ):
+        if bound is None or _equals(bound, edge):
             ends.append(getattr(codomain, own, None))  # the edge of the domain goes to the edge of the codomain
         elif isinstance(bound, Tensor):
             ends.append(transform(bound))
         else:
             ends.append(transform(torch.tensor(bound, dtype=torch.float64)).tolist())
-    return between(*ends, is_closed=sign > 0 and isinstance(support, constraints.greater_than_eq))
+    return between(ends[0], ends[1], is_closed=sign > 0 and isinstance(support, constraints.greater_than_eq))
+
+
+def _equals(bound: Any, edge: Any) -> bool:
+    equal = False if edge is None else bound == edge
+    return bool(equal.all()) if isinstance(equal, Tensor) else equal
 
 
 def _is_bounded(constraint: Any) -> bool:
