@@ -3,7 +3,7 @@
 See `ppl.distributions.distribution` for the contract on shapes.
 """
 
-from torch.distributions import ExponentialFamily, biject_to, kl_divergence, register_kl, transform_to
+from torch.distributions import ExponentialFamily, kl_divergence, register_kl
 
 from ppl.distributions import constraints, transforms
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
@@ -63,10 +63,11 @@ from ppl.distributions.multivariate import (
     MixtureSameFamily,
     MultivariateNormal,
     RelaxedOneHotCategorical,
-    TransformedDistribution,
     Wishart,
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.registry import ConstraintRegistry, biject_to, transform_to
+from ppl.distributions.transformed import TransformedDistribution
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,
@@ -83,6 +84,7 @@ __all__ = [
     "Categorical",
     "Cauchy",
     "Chi2",
+    "ConstraintRegistry",
     "ContinuousBernoulli",
     "Delta",
     "Dirichlet",
