@@ -7,23 +7,32 @@ paper (Loader 2000). Nothing here looks at a value; arguments broadcast, and the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from ppl.tensors.special import HALF_LOG_2PI, deviance, stirling_error, times_log
+from ppl.tensors.special import HALF_LOG_2PI, deviance, log_beta, stirling_error, times_log
 
 _WITHOUT_DOUBLE = {"mps"}
 
 
-def log_gamma_density(a: Tensor, x: Tensor) -> Tensor:
-    """(a - 1) log x - x - lgamma(a), for a > 0 and x >= 0: the standard gamma log density."""
-    if _has_wider(x):
-        wide, x64 = a.double(), x.double()
-        return (times_log(wide - 1, x64) - x64 - torch.lgamma(wide)).to(x.dtype)
+def log_gamma_density(a: Tensor, x: Tensor, rate: Tensor | None = None) -> Tensor:
+    """log rate + (a - 1) log t - t - lgamma(a), t = rate x, for a > 0 and x >= 0: the gamma log density."""
+    if has_wider(x):
+        wide, t = a.double(), x.double()
+        if rate is None:
+            return (times_log(wide - 1, t) - t - torch.lgamma(wide)).to(x.dtype)
+        wide_rate = rate.double()
+        t = t * wide_rate
+        return (times_log(wide - 1, t) - t - torch.lgamma(wide) + wide_rate.log()).to(x.dtype)
     inside = x > 0
-    t = torch.where(inside, x, 1.0)
-    main = 0.5 * a.log() - HALF_LOG_2PI - t.log() - deviance(a, t) - stirling_error(a)
-    return torch.where(inside, main, times_log(a - 1, x) - x - torch.lgamma(a))
+    y = torch.where(inside, x, 1.0)
+    t = y if rate is None else y * rate
+    main = 0.5 * a.log() - HALF_LOG_2PI - y.log() - deviance(a, t) - stirling_error(a)
+    edge = times_log(a - 1, x) - torch.lgamma(a)
+    edge = edge - x if rate is None else edge - x * rate + a * rate.log()
+    return torch.where(inside, main, edge)
 
 
 def log_beta_density(a: Tensor, b: Tensor, x: Tensor, complement: Tensor | None = None) -> Tensor:
@@ -31,7 +40,7 @@ def log_beta_density(a: Tensor, b: Tensor, x: Tensor, complement: Tensor | None 
 
     Args: complement, 1 - x, when the caller knows it better than a subtraction does.
     """
-    if _has_wider(x):
+    if has_wider(x):
         a, b, x64 = a.double(), b.double(), x.double()
         if complement is None:
             y64 = 1 - x64
@@ -50,5 +59,22 @@ def log_beta_density(a: Tensor, b: Tensor, x: Tensor, complement: Tensor | None 
     return torch.where(inside, main, edge)
 
 
-def _has_wider(x: Tensor) -> bool:
+def log_beta_function(a: Tensor, b: Tensor) -> Tensor:
+    """log B(a, b), in double precision where that is quicker."""
+    if has_wider(a):
+        a64, b64 = a.double(), b.double()
+        return (torch.lgamma(a64) + torch.lgamma(b64) - torch.lgamma(a64 + b64)).to(a.dtype)
+    return log_beta(a, b)
+
+
+def widened(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """A function worked out in double precision where the device has it, in the arguments' dtype."""
+    first = arguments[0]
+    if not has_wider(first):
+        return function(*arguments)
+    return function(*(a.double() for a in arguments)).to(first.dtype)
+
+
+def has_wider(x: Tensor) -> bool:
+    """Whether double precision is more than what a tensor has, and its device knows it."""
     return x.dtype != torch.float64 and x.device.type not in _WITHOUT_DOUBLE
