@@ -3,7 +3,7 @@
 See `ppl.distributions.distribution` for the contract on shapes.
 """
 
-from torch.distributions import ExponentialFamily, biject_to, kl_divergence, register_kl, transform_to
+from torch.distributions import ExponentialFamily, kl_divergence, register_kl
 
 from ppl.distributions import constraints, transforms
 from ppl.distributions.beta import AffineBeta, Beta, BetaProportion, Kumaraswamy
@@ -51,13 +51,14 @@ from ppl.distributions.multivariate import (
     MixtureSameFamily,
     MultivariateNormal,
     RelaxedOneHotCategorical,
-    TransformedDistribution,
     Wishart,
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
 from ppl.distributions.pareto import DoublyTruncatedPowerLaw, GeneralizedPareto, LowerTruncatedPowerLaw, Pareto
 from ppl.distributions.student import FisherSnedecor, StudentT
 from ppl.distributions.uniform import ContinuousBernoulli, LogUniform, Uniform
+from ppl.distributions.registry import ConstraintRegistry, biject_to, transform_to
+from ppl.distributions.transformed import TransformedDistribution
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,
@@ -77,6 +78,7 @@ __all__ = [
     "Categorical",
     "Cauchy",
     "Chi2",
+    "ConstraintRegistry",
     "ContinuousBernoulli",
     "Dagum",
     "Delta",
