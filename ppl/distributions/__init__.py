@@ -55,10 +55,10 @@ from ppl.distributions.multivariate import (
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
 from ppl.distributions.pareto import DoublyTruncatedPowerLaw, GeneralizedPareto, LowerTruncatedPowerLaw, Pareto
-from ppl.distributions.student import FisherSnedecor, StudentT
-from ppl.distributions.uniform import ContinuousBernoulli, LogUniform, Uniform
 from ppl.distributions.registry import ConstraintRegistry, biject_to, transform_to
+from ppl.distributions.student import FisherSnedecor, StudentT
 from ppl.distributions.transformed import TransformedDistribution
+from ppl.distributions.uniform import ContinuousBernoulli, LogUniform, Uniform
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,

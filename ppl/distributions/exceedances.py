@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.distributions import biject_to, constraints, transform_to
-from torch.distributions.transforms import Transform
+from torch import Size, Tensor
+from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
+
+from ppl.distributions.distribution import broadcast_shape
+from ppl.distributions.registry import biject_to, transform_to
+from ppl.distributions.transforms.elementwise import Elementwise
 
 
 class Exceedances(constraints.Constraint):
@@ -29,26 +32,21 @@ class Exceedances(constraints.Constraint):
         return f"Exceedances({self.lower_bound}, {self.upper_bound})"
 
 
-class ToExceedances(Transform):
-    """low + exp(u) where the upper end is infinite, low + (high - low) sigmoid(u) where it is not."""
-
-    bijective = True
-    sign = 1
-    domain = constraints.real
+class ToExceedances(Elementwise):
+    """low + exp(x) where the upper end is infinite, low + (high - low) sigmoid(x) where it is not."""
 
     def __init__(self, low: Tensor, high: Tensor, cache_size: int = 0) -> None:
-        super().__init__(cache_size=cache_size)
+        super().__init__(cache_size)
         self.low, self.high = low, high
         self.bounded = high < torch.inf
         self.length = torch.where(self.bounded, high, low + 1) - low
+        self.codomain = Exceedances(low, high)
 
-    @property
-    def codomain(self) -> Any:  # type: ignore[override]
-        """The interval."""
-        return Exceedances(self.low, self.high)
+    def forward_shape(self, shape: Size) -> Size:
+        return broadcast_shape(shape, self.length.shape)
 
-    def with_cache(self, cache_size: int = 1) -> ToExceedances:
-        return ToExceedances(self.low, self.high, cache_size)
+    def inverse_shape(self, shape: Size) -> Size:
+        return self.forward_shape(shape)
 
     def _call(self, x: Tensor) -> Tensor:
         return self.low + torch.where(self.bounded, self.length * x.sigmoid(), torch.where(self.bounded, 0.0, x).exp())
@@ -65,9 +63,7 @@ class ToExceedances(Transform):
         return torch.where(self.bounded, inside, x)
 
 
-def _to_exceedances(constraint: Any) -> Transform:
-    return cast(Transform, ToExceedances(constraint.lower_bound, constraint.upper_bound))
-
-
-for _registry in (biject_to, transform_to):
-    _registry.register(Exceedances, _to_exceedances)
+@biject_to.register(Exceedances)
+@transform_to.register(Exceedances)
+def _to_exceedances(constraint: Any) -> ToExceedances:
+    return ToExceedances(constraint.lower_bound, constraint.upper_bound)
