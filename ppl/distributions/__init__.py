@@ -6,23 +6,9 @@ See `ppl.distributions.distribution` for the contract on shapes.
 from torch.distributions import ExponentialFamily, kl_divergence, register_kl
 
 from ppl.distributions import constraints, transforms
+from ppl.distributions.beta import AffineBeta, Beta, BetaProportion, Kumaraswamy
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
-from ppl.distributions.continuous import (
-    Beta,
-    Chi2,
-    ContinuousBernoulli,
-    Exponential,
-    FisherSnedecor,
-    Gamma,
-    GeneralizedPareto,
-    InverseGamma,
-    Kumaraswamy,
-    Pareto,
-    RelaxedBernoulli,
-    StudentT,
-    Uniform,
-    Weibull,
-)
+from ppl.distributions.continuous import RelaxedBernoulli
 from ppl.distributions.delta import (
     Delta,
     Unit,
@@ -43,6 +29,7 @@ from ppl.distributions.empirical import (
     Empirical,
 )
 from ppl.distributions.expanded import ExpandedDistribution
+from ppl.distributions.gamma import Chi2, Exponential, Gamma, InverseGamma
 from ppl.distributions.gumbel import Gumbel
 from ppl.distributions.independent import Independent
 from ppl.distributions.laplace import (
@@ -52,6 +39,7 @@ from ppl.distributions.laplace import (
     SoftAsymmetricLaplace,
     SoftLaplace,
 )
+from ppl.distributions.levy import Levy
 from ppl.distributions.lifting import lift
 from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.masked import MaskedDistribution
@@ -66,29 +54,37 @@ from ppl.distributions.multivariate import (
     Wishart,
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.pareto import DoublyTruncatedPowerLaw, GeneralizedPareto, LowerTruncatedPowerLaw, Pareto
 from ppl.distributions.registry import ConstraintRegistry, biject_to, transform_to
+from ppl.distributions.student import FisherSnedecor, StudentT
 from ppl.distributions.transformed import TransformedDistribution
+from ppl.distributions.uniform import ContinuousBernoulli, LogUniform, Uniform
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,
     validation_enabled,
 )
 from ppl.distributions.von_mises import VonMises
+from ppl.distributions.weibull import Dagum, Gompertz, Weibull
 
 __all__ = [
+    "AffineBeta",
     "AsymmetricLaplace",
     "AsymmetricLaplaceQuantile",
     "Bernoulli",
     "Beta",
+    "BetaProportion",
     "Binomial",
     "Categorical",
     "Cauchy",
     "Chi2",
     "ConstraintRegistry",
     "ContinuousBernoulli",
+    "Dagum",
     "Delta",
     "Dirichlet",
     "Distribution",
+    "DoublyTruncatedPowerLaw",
     "Empirical",
     "ExpandedDistribution",
     "Exponential",
@@ -97,6 +93,7 @@ __all__ = [
     "Gamma",
     "GeneralizedPareto",
     "Geometric",
+    "Gompertz",
     "Gumbel",
     "HalfCauchy",
     "HalfNormal",
@@ -105,10 +102,13 @@ __all__ = [
     "Kumaraswamy",
     "LKJCholesky",
     "Laplace",
+    "Levy",
     "LogNormal",
+    "LogUniform",
     "Logistic",
     "LogisticNormal",
     "LowRankMultivariateNormal",
+    "LowerTruncatedPowerLaw",
     "MaskedDistribution",
     "MixtureSameFamily",
     "Multinomial",
