@@ -1,0 +1,109 @@
+"""Log masses of the elementary count laws, each a sum of terms none of which is larger than the result deserves.
+
+With log factorials, masses at counts of a million lose seven digits: all of float32. Loader's saddle-point form has
+only the deviance of the count from its mean and the error of Stirling's formula. A binomial is then two Poisson
+masses over a third, a negative binomial a binomial, and a beta-binomial two negative binomials over a third (for any
+common probability, so that the one is taken which puts every term near its mode).
+
+Counts may be any nonnegative reals, and everything is differentiable in them.
+
+Source: Loader 2000, Fast and accurate computation of binomial probabilities.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppl.tensors.special import deviance, factorial_excess
+
+
+class Chances(NamedTuple):
+    """A probability, its complement and their logs, each exact where the others are 0 or 1.
+
+    A log belonging to a count of 0 is never minus infinity: see `chances_of_probs`.
+    """
+
+    p: Tensor
+    q: Tensor
+    log_p: Tensor
+    log_q: Tensor
+
+
+def chances_of_probs(p: Tensor, successes: Tensor, failures: Tensor) -> Chances:
+    """The chances in `successes` and `failures`, given the probability of success.
+
+    What cannot happen and does not happen gets the log 0 instead of minus infinity, whose product with the count 0,
+    and whose gradient, would be NaN.
+    """
+    log_p = torch.where((successes == 0) & (p == 0), 1.0, p).log()
+    log_q = torch.log1p(-torch.where((failures == 0) & (p == 1), 0.0, p))
+    return Chances(p, 1 - p, log_p, log_q)
+
+
+def chances_of_logits(logits: Tensor, successes: Tensor, failures: Tensor) -> Chances:
+    """The same, given the log odds, which may be infinite."""
+    log_p = torch.nn.functional.logsigmoid(torch.where((successes == 0) & (logits == -torch.inf), 0.0, logits))
+    log_q = torch.nn.functional.logsigmoid(torch.where((failures == 0) & (logits == torch.inf), 0.0, -logits))
+    return Chances(torch.sigmoid(logits), torch.sigmoid(-logits), log_p, log_q)
+
+
+def count_deviance(x: Tensor, m: Tensor, log_m: Tensor) -> Tensor:
+    """x log(x / m) + m - x for x, m >= 0; the mean may underflow as long as its log does not."""
+    far = (m < 1e-3 * x) | (x == 0)
+    log_x = torch.where(x == 0, 1.0, x).log()
+    wide = x * (log_x - log_m) + (m - x)
+    return torch.where(far, wide, deviance(torch.where(far, 1.0, x), torch.where(far, 1.0, m)))
+
+
+def log_poisson(x: Tensor, m: Tensor, log_m: Tensor) -> Tensor:
+    """log(m^x e^-m / x!)."""
+    return -(count_deviance(x, m, log_m) + factorial_excess(x))
+
+
+def log_binomial(successes: Tensor, failures: Tensor, chances: Chances) -> Tensor:
+    """log of (s + f)! / (s! f!) p^s q^f."""
+    total = successes + failures
+    log_total = torch.where(total == 0, 1.0, total).log()
+    # one tensor of both, so that each function is called once
+    counts = _stack(successes, failures)
+    means = _stack(total * chances.p, total * chances.q)
+    logs = _stack(log_total + chances.log_p, log_total + chances.log_q)
+    gap = count_deviance(counts, means, logs).sum(0)
+    excess = factorial_excess(_stack(successes, failures, total))
+    return excess[2] - (excess[0] + excess[1]) - gap
+
+
+def log_negative_binomial(successes: Tensor, stop: Tensor, chances: Chances) -> Tensor:
+    """log of Γ(s + r) / (Γ(r) s!) p^s q^r: successes before the r-th failure, for any real r >= 0."""
+    total = successes + stop
+    ratio = torch.where(total == 0, 1.0, stop) / torch.where(total == 0, 1.0, total)
+    return ratio.log() + log_binomial(successes, stop, chances)
+
+
+def log_dirichlet_multinomial(counts: Tensor, concentration: Tensor) -> Tensor:
+    """log of n! Γ(A) / Γ(n + A) times the product over the last dim of Γ(x + a) / (Γ(a) x!)."""
+    counts, concentration = torch.broadcast_tensors(counts, concentration)
+    counts = torch.cat([counts, counts.sum(-1, keepdim=True)], -1)
+    concentration = torch.cat([concentration, concentration.sum(-1, keepdim=True)], -1)
+    terms = log_negative_binomial(counts, concentration, _matching(counts[..., -1:], concentration[..., -1:]))
+    return terms[..., :-1].sum(-1) - terms[..., -1]
+
+
+def log_beta_binomial(successes: Tensor, failures: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """log of (s + f)! / (s! f!) B(s + a, f + b) / B(a, b)."""
+    return log_dirichlet_multinomial(_stack(successes, failures, dim=-1), _stack(a, b, dim=-1))
+
+
+def _matching(total: Tensor, concentration: Tensor) -> Chances:
+    """The chances under which a negative binomial count with this `concentration` has mean `total`."""
+    both = total + concentration
+    log_both = both.log()
+    log_p = torch.where(total == 0, 1.0, total).log() - log_both
+    return Chances(total / both, concentration / both, log_p, concentration.log() - log_both)
+
+
+def _stack(*tensors: Tensor, dim: int = 0) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(*tensors), dim)
