@@ -35,11 +35,12 @@ class Chances(NamedTuple):
 def chances_of_probs(p: Tensor, successes: Tensor, failures: Tensor) -> Chances:
     """The chances in `successes` and `failures`, given the probability of success.
 
-    What cannot happen and does not happen gets the log 0 instead of minus infinity, whose product with the count 0,
-    and whose gradient, would be NaN.
+    What cannot happen and does not happen gets the log 0 instead of minus infinity, whose product with the count 0
+    would be NaN; what cannot and does gets minus infinity without a gradient, whose product with 0 would be NaN, too.
     """
-    log_p = torch.where((successes == 0) & (p == 0), 1.0, p).log()
-    log_q = torch.log1p(-torch.where((failures == 0) & (p == 1), 0.0, p))
+    never, always = p == 0, p == 1
+    log_p = torch.where(never & (successes != 0), -torch.inf, torch.where(never, 1.0, p).log())
+    log_q = torch.where(always & (failures != 0), -torch.inf, torch.log1p(-torch.where(always, 0.0, p)))
     return Chances(p, 1 - p, log_p, log_q)
 
 
