@@ -15,15 +15,12 @@ from ppl.distributions.continuous import (
     FisherSnedecor,
     Gamma,
     GeneralizedPareto,
-    Gumbel,
     InverseGamma,
     Kumaraswamy,
-    Laplace,
     Pareto,
     RelaxedBernoulli,
     StudentT,
     Uniform,
-    VonMises,
     Weibull,
 )
 from ppl.distributions.delta import (
@@ -46,8 +43,17 @@ from ppl.distributions.empirical import (
     Empirical,
 )
 from ppl.distributions.expanded import ExpandedDistribution
+from ppl.distributions.gumbel import Gumbel
 from ppl.distributions.independent import Independent
+from ppl.distributions.laplace import (
+    AsymmetricLaplace,
+    AsymmetricLaplaceQuantile,
+    Laplace,
+    SoftAsymmetricLaplace,
+    SoftLaplace,
+)
 from ppl.distributions.lifting import lift
+from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.multivariate import (
     Dirichlet,
@@ -66,8 +72,11 @@ from ppl.distributions.validation import (
     is_validation_enabled,
     validation_enabled,
 )
+from ppl.distributions.von_mises import VonMises
 
 __all__ = [
+    "AsymmetricLaplace",
+    "AsymmetricLaplaceQuantile",
     "Bernoulli",
     "Beta",
     "Binomial",
@@ -95,6 +104,7 @@ __all__ = [
     "LKJCholesky",
     "Laplace",
     "LogNormal",
+    "Logistic",
     "LogisticNormal",
     "LowRankMultivariateNormal",
     "MaskedDistribution",
@@ -110,6 +120,9 @@ __all__ = [
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
     "ScoreParts",
+    "SkewLogistic",
+    "SoftAsymmetricLaplace",
+    "SoftLaplace",
     "StudentT",
     "TransformedDistribution",
     "Uniform",

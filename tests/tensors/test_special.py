@@ -83,6 +83,8 @@ def test_values_and_gradients(name: str, dtype: torch.dtype) -> None:
                 up, down = [*at], [*at]
                 up[k], down[k] = at[k] + step, at[k] - step
                 slope = (exact(*up) - exact(*down)) / (2 * step)
+                if abs(slope) > torch.finfo(dtype).max:
+                    continue
                 error = abs(gradient[i].item() - slope)
                 assert error <= 500 * eps * max(1, abs(slope), 1 / abs(at[k])), (at, k, gradient[i].item(), slope)
 
