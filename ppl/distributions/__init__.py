@@ -6,6 +6,10 @@ See `ppl.distributions.distribution` for the contract on shapes.
 from torch.distributions import ExponentialFamily, biject_to, kl_divergence, register_kl, transform_to
 
 from ppl.distributions import constraints, transforms
+from ppl.distributions.bernoulli import Bernoulli, Geometric
+from ppl.distributions.beta_binomial import BetaBinomial, BetaNegativeBinomial, ExtendedBetaBinomial
+from ppl.distributions.binomial import Binomial, ExtendedBinomial
+from ppl.distributions.categorical import Categorical, OrderedLogistic
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
 from ppl.distributions.continuous import (
     Beta,
@@ -18,7 +22,6 @@ from ppl.distributions.continuous import (
     InverseGamma,
     Kumaraswamy,
     Pareto,
-    RelaxedBernoulli,
     StudentT,
     Uniform,
     Weibull,
@@ -27,17 +30,7 @@ from ppl.distributions.delta import (
     Delta,
     Unit,
 )
-from ppl.distributions.discrete import (
-    Bernoulli,
-    Binomial,
-    Categorical,
-    Geometric,
-    Multinomial,
-    NegativeBinomial,
-    OneHotCategorical,
-    OneHotCategoricalStraightThrough,
-    Poisson,
-)
+from ppl.distributions.discrete_uniform import DiscreteUniform
 from ppl.distributions.distribution import Distribution, ScoreParts
 from ppl.distributions.empirical import (
     Empirical,
@@ -53,8 +46,10 @@ from ppl.distributions.laplace import (
     SoftLaplace,
 )
 from ppl.distributions.lifting import lift
+from ppl.distributions.log_normal_negative_binomial import LogNormalNegativeBinomial
 from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.masked import MaskedDistribution
+from ppl.distributions.multinomial import DirichletMultinomial, Multinomial
 from ppl.distributions.multivariate import (
     Dirichlet,
     LKJCholesky,
@@ -62,11 +57,19 @@ from ppl.distributions.multivariate import (
     LowRankMultivariateNormal,
     MixtureSameFamily,
     MultivariateNormal,
-    RelaxedOneHotCategorical,
     TransformedDistribution,
     Wishart,
 )
+from ppl.distributions.negative_binomial import GammaPoisson, NegativeBinomial, NegativeBinomial2
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.one_hot import OneHotCategorical, OneHotCategoricalStraightThrough
+from ppl.distributions.poisson import Poisson
+from ppl.distributions.relaxed import (
+    RelaxedBernoulli,
+    RelaxedBernoulliStraightThrough,
+    RelaxedOneHotCategorical,
+    RelaxedOneHotCategoricalStraightThrough,
+)
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,
@@ -79,6 +82,8 @@ __all__ = [
     "AsymmetricLaplaceQuantile",
     "Bernoulli",
     "Beta",
+    "BetaBinomial",
+    "BetaNegativeBinomial",
     "Binomial",
     "Categorical",
     "Cauchy",
@@ -86,13 +91,18 @@ __all__ = [
     "ContinuousBernoulli",
     "Delta",
     "Dirichlet",
+    "DirichletMultinomial",
+    "DiscreteUniform",
     "Distribution",
     "Empirical",
     "ExpandedDistribution",
     "Exponential",
     "ExponentialFamily",
+    "ExtendedBetaBinomial",
+    "ExtendedBinomial",
     "FisherSnedecor",
     "Gamma",
+    "GammaPoisson",
     "GeneralizedPareto",
     "Geometric",
     "Gumbel",
@@ -104,6 +114,7 @@ __all__ = [
     "LKJCholesky",
     "Laplace",
     "LogNormal",
+    "LogNormalNegativeBinomial",
     "Logistic",
     "LogisticNormal",
     "LowRankMultivariateNormal",
@@ -112,13 +123,17 @@ __all__ = [
     "Multinomial",
     "MultivariateNormal",
     "NegativeBinomial",
+    "NegativeBinomial2",
     "Normal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
+    "OrderedLogistic",
     "Pareto",
     "Poisson",
     "RelaxedBernoulli",
+    "RelaxedBernoulliStraightThrough",
     "RelaxedOneHotCategorical",
+    "RelaxedOneHotCategoricalStraightThrough",
     "ScoreParts",
     "SkewLogistic",
     "SoftAsymmetricLaplace",

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.distributions as td
 from torch import Size, Tensor
-from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from ppl.distributions.distribution import Distribution
@@ -84,7 +83,8 @@ class Geometric(Odds, td.Geometric, Distribution):
             never = self.probs == 0
             if bool(never.any()):
                 raise InvalidArgument(
-                    f"Geometric: argument 'probs' must be positive (> 0), but {describe_entries(never, self.probs)}.", never
+                    f"Geometric: argument 'probs' must be positive (> 0), but {describe_entries(never, self.probs)}.",
+                    never,
                 )
 
     def _draw(self, shape: Size) -> Tensor:
@@ -120,5 +120,3 @@ class Geometric(Odds, td.Geometric, Distribution):
 
     def _given(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.parameters}
-
-

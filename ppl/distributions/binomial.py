@@ -10,10 +10,11 @@ import torch.distributions as td
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-from ppl.distributions.count import common_number
+from ppl.distributions.count import common_number, integer, summed_entropy
 from ppl.distributions.distribution import Distribution
 from ppl.distributions.odds import Odds
 from ppl.tensors.count_draws import draw_binomial
+from ppl.tensors.incomplete import betainc
 from ppl.tensors.mass import log_binomial
 
 
@@ -49,7 +50,7 @@ class Binomial(Odds, td.Binomial, Distribution):
         return log_binomial(value, rest, self._chances(value, rest))
 
     def _cumulative(self, value: Tensor) -> Tensor:
-        return betainc(self.total_count - value, value + 1, self._failure())
+        return betainc(self.total_count - value, value + 1, self._failure(), self.probs)
 
     @property
     def mean(self) -> Tensor:
@@ -85,7 +86,7 @@ class ExtendedBinomial(Binomial):
         "probs": constraints.unit_interval,
         "logits": constraints.real,
     }
-    support = integer  # type: ignore[assignment]
+    support = integer
     has_enumerate_support = False
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ class ExtendedBinomial(Binomial):
         inside = (value >= 0) & ~above
         count = torch.where(inside, value, 0.0)
         rest = torch.where(inside, self.total_count - count, 1.0)
-        return torch.where(inside, betainc(rest, count + 1, self._failure()), above.to(value.dtype))
+        return torch.where(inside, betainc(rest, count + 1, self._failure(), self.probs), above.to(value.dtype))
 
     @property
     def mean(self) -> Tensor:

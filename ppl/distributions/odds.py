@@ -16,7 +16,7 @@ from ppl.tensors.mass import Chances, chances_of_logits, chances_of_probs
 class Odds(Count):
     """A mixin for univariate families with `probs` or `logits`, whichever is given. Stands before torch's class."""
 
-    parameters = ("probs", "logits")
+    parameters: tuple[str, ...] = ("probs", "logits")
 
     def _take_odds(
         self,
@@ -44,9 +44,7 @@ class Odds(Count):
         probs: Tensor = self.probs
         return probs.log() - torch.log1p(-probs)
 
-    @property
-    def _param(self) -> Tensor:
-        return self._like
+    _param: Any = property(lambda self: self._like)
 
     @property
     def param_shape(self) -> Size:

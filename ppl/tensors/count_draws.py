@@ -58,7 +58,7 @@ def draw_multinomial(count: Tensor, weights: Tensor) -> Tensor:
         counts, share = torch.broadcast_tensors(counts, share)
         left = draw_binomial(counts, share)
         counts = torch.stack([left, counts - left], -1).flatten(-2)
-    return counts[..., :size].expand(torch.broadcast_shapes(count.shape + (size,), weights.shape))
+    return counts[..., :size].expand(torch.broadcast_shapes((*count.shape, size), weights.shape))
 
 
 def draw_log_gamma(concentration: Tensor) -> Tensor:
@@ -69,4 +69,13 @@ def draw_log_gamma(concentration: Tensor) -> Tensor:
     with torch.no_grad():
         exponent = torch.empty_like(concentration).exponential_()
         drawn: Tensor = torch._standard_gamma(concentration + 1).log() - exponent / concentration
+    return drawn
+
+
+def draw_gamma_poisson(concentration: Tensor, scale: Tensor) -> Tensor:
+    """Poisson counts whose rates are gamma draws; a concentration of 0 gives the count 0."""
+    with torch.no_grad():
+        rate = torch._standard_gamma(concentration.contiguous()) * scale
+        # 2^62 is as far as the sampler counts
+        drawn: Tensor = torch.poisson(torch.where(concentration == 0, 0.0, rate).clamp(max=2.0**62))
     return drawn

@@ -66,14 +66,17 @@ def log_poisson(x: Tensor, m: Tensor, log_m: Tensor) -> Tensor:
 
 def log_binomial(successes: Tensor, failures: Tensor, chances: Chances) -> Tensor:
     """log of (s + f)! / (s! f!) p^s q^f."""
+    # of one rank, because they are stacked
+    successes, failures, *broadcast = torch.broadcast_tensors(successes, failures, *chances)
+    chances = Chances(*broadcast)
     total = successes + failures
     log_total = torch.where(total == 0, 1.0, total).log()
     # one tensor of both, so that each function is called once
-    counts = _stack(successes, failures)
-    means = _stack(total * chances.p, total * chances.q)
-    logs = _stack(log_total + chances.log_p, log_total + chances.log_q)
+    counts = torch.stack([successes, failures])
+    means = total * torch.stack([chances.p, chances.q])
+    logs = log_total + torch.stack([chances.log_p, chances.log_q])
     gap = count_deviance(counts, means, logs).sum(0)
-    excess = factorial_excess(_stack(successes, failures, total))
+    excess = factorial_excess(torch.stack([successes, failures, total]))
     return excess[2] - (excess[0] + excess[1]) - gap
 
 
@@ -84,18 +87,30 @@ def log_negative_binomial(successes: Tensor, stop: Tensor, chances: Chances) -> 
     return ratio.log() + log_binomial(successes, stop, chances)
 
 
-def log_dirichlet_multinomial(counts: Tensor, concentration: Tensor) -> Tensor:
-    """log of n! Γ(A) / Γ(n + A) times the product over the last dim of Γ(x + a) / (Γ(a) x!)."""
+def log_dirichlet_multinomial(counts: Tensor, concentration: Tensor, is_sparse: bool = False) -> Tensor:
+    """log of n! Γ(A) / Γ(n + A) times the product over the last dim of Γ(x + a) / (Γ(a) x!).
+
+    Args: is_sparse, whether to look for the counts that are not 0 and work out their terms only.
+    """
+    total, both = counts.sum(-1, keepdim=True), concentration.sum(-1, keepdim=True)
+    chances = _matching(total, both)
     counts, concentration = torch.broadcast_tensors(counts, concentration)
-    counts = torch.cat([counts, counts.sum(-1, keepdim=True)], -1)
-    concentration = torch.cat([concentration, concentration.sum(-1, keepdim=True)], -1)
-    terms = log_negative_binomial(counts, concentration, _matching(counts[..., -1:], concentration[..., -1:]))
+    if is_sparse:
+        places = counts.nonzero(as_tuple=True)
+        there = Chances(*(c.expand(counts.shape)[places] for c in chances))
+        found = log_negative_binomial(counts[places], concentration[places], there)
+        terms = (concentration * chances.log_q).index_put(places, found)
+        return terms.sum(-1) - log_negative_binomial(total, both, chances).squeeze(-1)
+    counts = torch.cat([counts, total.expand((*counts.shape[:-1], 1))], -1)
+    concentration = torch.cat([concentration, both.expand((*counts.shape[:-1], 1))], -1)
+    terms = log_negative_binomial(counts, concentration, chances)
     return terms[..., :-1].sum(-1) - terms[..., -1]
 
 
 def log_beta_binomial(successes: Tensor, failures: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """log of (s + f)! / (s! f!) B(s + a, f + b) / B(a, b)."""
-    return log_dirichlet_multinomial(_stack(successes, failures, dim=-1), _stack(a, b, dim=-1))
+    counts = torch.stack(torch.broadcast_tensors(successes, failures), -1)
+    return log_dirichlet_multinomial(counts, torch.stack(torch.broadcast_tensors(a, b), -1))
 
 
 def _matching(total: Tensor, concentration: Tensor) -> Chances:
@@ -104,7 +119,3 @@ def _matching(total: Tensor, concentration: Tensor) -> Chances:
     log_both = both.log()
     log_p = torch.where(total == 0, 1.0, total).log() - log_both
     return Chances(total / both, concentration / both, log_p, concentration.log() - log_both)
-
-
-def _stack(*tensors: Tensor, dim: int = 0) -> Tensor:
-    return torch.stack(torch.broadcast_tensors(*tensors), dim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import rows_continuous
+import rows_counts
 import rows_discrete
 import rows_location
 import rows_multivariate
@@ -11,7 +12,7 @@ from case import Case
 
 import ppl.distributions as dist
 
-ROWS = (rows_continuous, rows_discrete, rows_location, rows_multivariate, rows_wrappers)
+ROWS = (rows_continuous, rows_counts, rows_discrete, rows_location, rows_multivariate, rows_wrappers)
 CASES: list[Case] = [case for rows in ROWS for case in rows.CASES]
 
 #: Exported, but nothing to build.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.stats as st
-from case import Array, P, R, V, logit, pair, scipy
+from case import Array, R, V, logit, pair, scipy
 
 import ppl.distributions as dist
 
@@ -78,12 +78,6 @@ CASES = [
         scipy(lambda scale, alpha: st.pareto(alpha, scale=scale)),
         {"scale": 1.5, "alpha": 2.5},
         {"scale": V, "alpha": [2.5, 3.5]},
-    ),
-    *pair(
-        dist.RelaxedBernoulli,
-        _relaxed_bernoulli,
-        {"temperature": 0.8, "probs": 0.3},
-        {"temperature": 0.8, "probs": P},
     ),
     *pair(
         dist.StudentT,
