@@ -90,6 +90,11 @@ class Count(Scalar):
         probability = self._cumulative(torch.where(below | above, self.lowest, value))
         return torch.where(below, 0.0, torch.where(above, 1.0, probability))
 
+    @classmethod
+    def infer_shapes(cls, **arg_shapes: Any) -> tuple[Size, Size]:
+        """Batch and event shape from the shapes of the arguments, among which options may be; no tensor is made."""
+        return super().infer_shapes(**{k: v for k, v in arg_shapes.items() if k not in cls._kept})
+
     @property
     def cardinality(self) -> int:
         """The number of values of the support."""

@@ -14,14 +14,14 @@ from ppl.distributions.validation import InvalidArgument, describe_entries
 
 
 class DiscreteUniform(Count, Distribution):
-    """An integer from `low` to `high`, both included. Draws are of dtype int64.
+    """An integer from `low` to `high`, both included. Draws are of dtype int64, or of the floating point dtype of its arguments.
 
     Raises: ValueError where low is above high.
     """
 
     arg_constraints = {"low": integer, "high": integer}
     has_enumerate_support = True
-    _kept = ("_ends",)
+    _kept = ("_ends", "_is_integral")
     parameters = ("low", "high")
     low: Tensor
     high: Tensor
@@ -29,6 +29,10 @@ class DiscreteUniform(Count, Distribution):
     def __init__(self, low: Tensor | int = 0, high: Tensor | int = 1, validate_args: bool | None = None) -> None:
         numbers = not (isinstance(low, Tensor) or isinstance(high, Tensor))
         self._ends = (low, high) if numbers else None  # known to graphs, too
+        ends = (low, high)
+        self._is_integral = not any(
+            v.is_floating_point() if isinstance(v, Tensor) else isinstance(v, float) for v in ends
+        )
         self._take((low, high), validate_args)
         if self._validate_args:
             above = self.low > self.high
@@ -55,7 +59,8 @@ class DiscreteUniform(Count, Distribution):
         # in double precision: a float32 has but 2^24 values
         low, size = self.low.expand(shape), self._size.expand(shape)
         steps = (torch.rand(shape, dtype=_wide(low), device=low.device) * size).floor()
-        return (low + steps.minimum(size - 1)).long()
+        drawn = low + steps.minimum(size - 1)
+        return drawn.long() if self._is_integral else drawn.to(low.dtype)
 
     def _log_mass(self, value: Tensor) -> Tensor:
         return -self._size.log() + torch.zeros_like(value)
@@ -86,7 +91,8 @@ class DiscreteUniform(Count, Distribution):
     def enumerate_support(self, expand: bool = True) -> Tensor:
         count = self._number_of_values()
         low = int(self._ends[0]) if self._ends is not None else common_number(self, "low", self.low)
-        values = torch.arange(low, low + count, device=self.low.device)
+        dtype = torch.int64 if self._is_integral else self.low.dtype
+        values = torch.arange(low, low + count, dtype=dtype, device=self.low.device)
         return along_batch(values, self.batch_shape, expand)
 
 

@@ -21,7 +21,63 @@ from ppl.tensors.mass import chances_of_probs, count_deviance, log_binomial, log
 from ppl.tensors.special import factorial_excess
 
 
-class Multinomial(Choice, td.Multinomial):
+class _Counts:
+    """What distributions over the counts of K categories share. Stands before their other bases."""
+
+    total_count: Any  # a number, a tensor of the batch's shape, or None
+    total_count_max: int | None
+
+    @constraints.dependent_property(is_discrete=True, event_dim=1)
+    def support(self) -> Any:
+        return constraints.multinomial(math.inf if self.total_count is None else self.total_count)  # type: ignore[arg-type]
+
+    @property
+    def cardinality(self) -> int:
+        """The number of values of the support, (n + K - 1)! / (n! (K - 1)!)."""
+        this: Any = self
+        size = this.event_shape[-1]
+        total = common_number(this, "total_count", 1 if self.total_count is None else self.total_count)
+        return math.comb(total + size - 1, size - 1)
+
+    def _total(self, like: Tensor) -> Tensor:
+        """The total count for arithmetic with a tensor."""
+        if isinstance(self.total_count, Tensor):
+            return self.total_count.to(like.dtype)
+        total = 1 if self.total_count is None else self.total_count
+        return torch.tensor(total, dtype=like.dtype, device=like.device)
+
+    def _check_total(self) -> None:
+        """Check what the shared checks cannot see: a number, and the bound.
+
+        Raises: ValueError naming the argument.
+        """
+        family, total, bound = type(self).__name__, self.total_count, self.total_count_max
+        if isinstance(total, Tensor):
+            if bound is not None and bool((above := total > bound).any()):
+                found = describe_entries(above, total)
+                raise InvalidArgument(
+                    f"{family}: argument 'total_count' must be at most total_count_max = {bound}, but {found}.", above
+                )
+        elif total is not None and (total < 0 or total != int(total)):
+            raise ValueError(f"{family}: argument 'total_count' must satisfy nonnegative_integer, but got {total}.")
+
+    def _feasible(self, value: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The counts, made zero where they are not of `total_count` draws, and where they are."""
+        value = value.to(like.dtype)
+        inside = ((value >= 0) & (value == value.floor())).all(-1)
+        if self.total_count is not None:
+            inside = inside & (value.sum(-1) == self.total_count)
+        return torch.where(inside.unsqueeze(-1), value, 0.0), inside
+
+    def __repr__(self) -> str:
+        this: Any = self
+        total = tuple(self.total_count.shape) if isinstance(self.total_count, Tensor) else self.total_count
+        return (
+            f"{type(self).__name__}(total_count: {total}, batch {tuple(this.batch_shape)}, K = {this.event_shape[-1]})"
+        )
+
+
+class Multinomial(_Counts, Choice, td.Multinomial):
     """Counts of K categories in `total_count` draws.
 
     The log density is a sum of saddle-point forms, which keep their digits for millions of draws. A value that does
@@ -32,7 +88,6 @@ class Multinomial(Choice, td.Multinomial):
         NumPyro needs, and which only has to hold here.
     """
 
-    total_count: Any
     arg_constraints = {
         "probs": constraints.simplex,
         "logits": constraints.real_vector,
@@ -55,16 +110,7 @@ class Multinomial(Choice, td.Multinomial):
         self.total_count, self.total_count_max = total_count, total_count_max
         self._take_weights(probs, logits, 1, validate_args)
         if self._validate_args:
-            _check_total(self, total_count, total_count_max)
-
-    @constraints.dependent_property(is_discrete=True, event_dim=1)
-    def support(self) -> Any:
-        return _support(self.total_count)
-
-    @property
-    def cardinality(self) -> int:
-        """The number of values of the support, (n + K - 1)! / (n! (K - 1)!)."""
-        return _number_of_values(self)
+            self._check_total()
 
     def expand(self, batch_shape: ShapeLike, _instance: Any = None) -> Any:
         new = super().expand(batch_shape, _instance)
@@ -73,13 +119,13 @@ class Multinomial(Choice, td.Multinomial):
         return new
 
     def sample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        total = _as_tensor(self.total_count, self.probs).expand(Size((*sample_shape, *self.batch_shape)))
+        total = self._total(self.probs).expand(Size((*sample_shape, *self.batch_shape)))
         return draw_multinomial(total, self.probs.detach())
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        value, inside = _feasible(value, self.total_count, self.probs)
+        value, inside = self._feasible(value, self.probs)
         total = value.sum(-1)
         log_total = torch.where(total == 0, 1.0, total).log().unsqueeze(-1)
         logits = torch.where((value == 0) & (self.logits == -math.inf), 0.0, self.logits)
@@ -89,7 +135,7 @@ class Multinomial(Choice, td.Multinomial):
 
     @property
     def mean(self) -> Tensor:
-        return self.probs * _as_tensor(self.total_count, self.probs).unsqueeze(-1)
+        return self.probs * self._total(self.probs).unsqueeze(-1)
 
     @property
     def variance(self) -> Tensor:
@@ -115,7 +161,7 @@ class Multinomial(Choice, td.Multinomial):
         return broadcast_shape(batch, total), event
 
 
-class DirichletMultinomial(Family):
+class DirichletMultinomial(_Counts, Family):
     """Counts of K categories in `total_count` draws whose probabilities are one Dirichlet draw.
 
     Args: concentration, positive, over the categories in the last dim; total_count and total_count_max, as in
@@ -144,87 +190,33 @@ class DirichletMultinomial(Family):
             self.total_count = total_count
         self._take(given, concentration.shape[-1:], validate_args)
         if self._validate_args:
-            _check_total(self, total_count, total_count_max)
-
-    @constraints.dependent_property(is_discrete=True, event_dim=1)
-    def support(self) -> Any:
-        return _support(self.total_count)
-
-    @property
-    def cardinality(self) -> int:
-        """The number of values of the support, (n + K - 1)! / (n! (K - 1)!)."""
-        return _number_of_values(self)
+            self._check_total()
 
     def sample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         shape = Size((*sample_shape, *self.batch_shape))
         logs = draw_log_gamma(self.concentration.expand((*shape, -1)))
-        total = _as_tensor(self.total_count, self.concentration)
+        total = self._total(self.concentration)
         return draw_multinomial(total.expand(shape), torch.softmax(logs, -1))
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        value, inside = _feasible(value, self.total_count, self.concentration)
+        value, inside = self._feasible(value, self.concentration)
         log_prob = log_dirichlet_multinomial(value, self.concentration, self.is_sparse)
         return torch.where(inside, log_prob, -math.inf)
 
     @property
     def mean(self) -> Tensor:
         probs = self.concentration / self.concentration.sum(-1, keepdim=True)
-        return probs * _as_tensor(self.total_count, probs).unsqueeze(-1)
+        return probs * self._total(probs).unsqueeze(-1)
 
     @property
     def variance(self) -> Tensor:
         total = self.concentration.sum(-1, keepdim=True)
-        n = _as_tensor(self.total_count, total).unsqueeze(-1)
+        n = self._total(total).unsqueeze(-1)
         return self.mean * (1 - self.concentration / total) * ((n + total) / (1 + total))
 
     @classmethod
     def infer_shapes(cls, **arg_shapes: Any) -> tuple[Size, Size]:
         concentration = Size(arg_shapes["concentration"])
         return broadcast_shape(concentration[:-1], Size(arg_shapes.get("total_count", ()))), concentration[-1:]
-
-
-def _as_tensor(total_count: Tensor | int | None, like: Tensor) -> Tensor:
-    """The total count for arithmetic with a tensor."""
-    if isinstance(total_count, Tensor):
-        return total_count.to(like.dtype)
-    return torch.tensor(1 if total_count is None else total_count, dtype=like.dtype, device=like.device)
-
-
-def _support(total_count: Tensor | int | None) -> Any:
-    return constraints.multinomial(math.inf if total_count is None else total_count)
-
-
-def _check_total(d: Any, total_count: Tensor | int | None, total_count_max: int | None) -> None:
-    """Check what the shared checks cannot see: numbers, and the bound.
-
-    Raises: ValueError naming the argument.
-    """
-    family = type(d).__name__
-    if isinstance(total_count, Tensor):
-        if total_count_max is not None:
-            above = total_count > total_count_max
-            if bool(above.any()):
-                raise InvalidArgument(
-                    f"{family}: argument 'total_count' must be at most total_count_max = {total_count_max}, but "
-                    f"{describe_entries(above, total_count)}.",
-                    above,
-                )
-    elif total_count is not None and (total_count < 0 or total_count != int(total_count)):
-        raise ValueError(f"{family}: argument 'total_count' must satisfy nonnegative_integer, but got {total_count}.")
-
-
-def _feasible(value: Tensor, total_count: Tensor | int | None, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The counts, made zero where they are none of `total_count` draws, and where they are."""
-    value = value.to(like.dtype)
-    inside = ((value >= 0) & (value == value.floor())).all(-1)
-    if total_count is not None:
-        inside = inside & (value.sum(-1) == total_count)
-    return torch.where(inside.unsqueeze(-1), value, 0.0), inside
-
-
-def _number_of_values(d: Any) -> int:
-    size = d.event_shape[-1]
-    total = common_number(d, "total_count", 1 if d.total_count is None else d.total_count)
-    return math.comb(total + size - 1, size - 1)

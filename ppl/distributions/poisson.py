@@ -33,9 +33,9 @@ class Poisson(Count, td.Poisson, Distribution):
         if not self.is_sparse:
             return _log_mass(value, self.rate)
         value, rate = torch.broadcast_tensors(value, self.rate)
+        shape, value, rate = value.shape, value.reshape(-1), rate.reshape(-1)
         places = value.nonzero(as_tuple=True)
-        log_mass: Tensor = (-rate).index_put(places, _log_mass(value[places], rate[places]))
-        return log_mass
+        return (-rate).index_put(places, _log_mass(value[places], rate[places])).reshape(shape)
 
     def _cumulative(self, value: Tensor) -> Tensor:
         sure = self.rate == 0

@@ -45,6 +45,7 @@ def draw_multinomial(count: Tensor, weights: Tensor) -> Tensor:
 
     Shapes: count (*batch), weights (*batch, K) -> (*batch, K); the batches broadcast.
     """
+    count, weights = count.detach().to(weights.dtype), weights.detach()
     size = weights.shape[-1]
     depth = max(size - 1, 0).bit_length()
     level = torch.nn.functional.pad(weights, (0, 2**depth - size))
@@ -53,7 +54,7 @@ def draw_multinomial(count: Tensor, weights: Tensor) -> Tensor:
         left, right = level[..., 0::2], level[..., 1::2]
         level = left + right
         left_shares.append(torch.where(level == 0, 0.0, left / torch.where(level == 0, 1.0, level)))
-    counts = count.unsqueeze(-1).to(weights.dtype)
+    counts = count.unsqueeze(-1)
     for share in reversed(left_shares):
         counts, share = torch.broadcast_tensors(counts, share)
         left = draw_binomial(counts, share)

@@ -53,6 +53,10 @@ def _dirichlet_multinomial(x: Array, concentration: Array, total_count: Array) -
     return st.dirichlet_multinomial(concentration, int(total_count)).logpmf(x.astype(int))
 
 
+def _sparse_dirichlet_multinomial(x: Array, concentration: Array, total_count: Array, is_sparse: bool) -> Array:
+    return _dirichlet_multinomial(x, concentration=concentration, total_count=total_count)
+
+
 def _dirichlet_multinomial_exact(x: list[mp.mpf], concentration: list[mp.mpf], total_count: int, **_: bool) -> mp.mpf:
     n, a = sum(x), sum(concentration)
     each = [mp.loggamma(v + c) - mp.loggamma(c) - mp.loggamma(v + 1) for v, c in zip(x, concentration, strict=True)]
@@ -194,7 +198,7 @@ CASES = [
     Case(
         dist.Multinomial,
         {"total_count": [6.0, 2.0], "probs": P3},
-        lambda x, total_count, probs: _multinomial(x, probs, total_count),
+        lambda x, total_count, probs: _multinomial(x, probs=probs, total_count=total_count),
         (2,),
         (3,),
         no_gradient=("total_count",),
@@ -240,7 +244,7 @@ CASES = [
     Case(
         dist.DirichletMultinomial,
         {"concentration": [0.7, 2.0, 3.5]},
-        lambda x, concentration, total_count, is_sparse: _dirichlet_multinomial(x, concentration, total_count),
+        _sparse_dirichlet_multinomial,
         (),
         (3,),
         options={"total_count": 1_000_000, "is_sparse": True},
