@@ -6,28 +6,16 @@ See `ppl.distributions.distribution` for the contract on shapes.
 from torch.distributions import ExponentialFamily, kl_divergence, register_kl
 
 from ppl.distributions import constraints, transforms
+from ppl.distributions.bernoulli import Bernoulli, Geometric
 from ppl.distributions.beta import AffineBeta, Beta, BetaProportion, Kumaraswamy
+from ppl.distributions.beta_binomial import BetaBinomial, BetaNegativeBinomial, ExtendedBetaBinomial
+from ppl.distributions.binomial import Binomial, ExtendedBinomial
+from ppl.distributions.categorical import Categorical, OrderedLogistic
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
-from ppl.distributions.continuous import RelaxedBernoulli
-from ppl.distributions.delta import (
-    Delta,
-    Unit,
-)
-from ppl.distributions.discrete import (
-    Bernoulli,
-    Binomial,
-    Categorical,
-    Geometric,
-    Multinomial,
-    NegativeBinomial,
-    OneHotCategorical,
-    OneHotCategoricalStraightThrough,
-    Poisson,
-)
+from ppl.distributions.delta import Delta, Unit
+from ppl.distributions.discrete_uniform import DiscreteUniform
 from ppl.distributions.distribution import Distribution, ScoreParts
-from ppl.distributions.empirical import (
-    Empirical,
-)
+from ppl.distributions.empirical import Empirical
 from ppl.distributions.expanded import ExpandedDistribution
 from ppl.distributions.gamma import Chi2, Exponential, Gamma, InverseGamma
 from ppl.distributions.gumbel import Gumbel
@@ -41,8 +29,10 @@ from ppl.distributions.laplace import (
 )
 from ppl.distributions.levy import Levy
 from ppl.distributions.lifting import lift
+from ppl.distributions.log_normal_negative_binomial import LogNormalNegativeBinomial
 from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.masked import MaskedDistribution
+from ppl.distributions.multinomial import DirichletMultinomial, Multinomial
 from ppl.distributions.multivariate import (
     Dirichlet,
     LKJCholesky,
@@ -50,20 +40,24 @@ from ppl.distributions.multivariate import (
     LowRankMultivariateNormal,
     MixtureSameFamily,
     MultivariateNormal,
-    RelaxedOneHotCategorical,
     Wishart,
 )
+from ppl.distributions.negative_binomial import GammaPoisson, NegativeBinomial, NegativeBinomial2
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.one_hot import OneHotCategorical, OneHotCategoricalStraightThrough
 from ppl.distributions.pareto import DoublyTruncatedPowerLaw, GeneralizedPareto, LowerTruncatedPowerLaw, Pareto
+from ppl.distributions.poisson import Poisson
 from ppl.distributions.registry import ConstraintRegistry, biject_to, transform_to
+from ppl.distributions.relaxed import (
+    RelaxedBernoulli,
+    RelaxedBernoulliStraightThrough,
+    RelaxedOneHotCategorical,
+    RelaxedOneHotCategoricalStraightThrough,
+)
 from ppl.distributions.student import FisherSnedecor, StudentT
 from ppl.distributions.transformed import TransformedDistribution
 from ppl.distributions.uniform import ContinuousBernoulli, LogUniform, Uniform
-from ppl.distributions.validation import (
-    enable_validation,
-    is_validation_enabled,
-    validation_enabled,
-)
+from ppl.distributions.validation import enable_validation, is_validation_enabled, validation_enabled
 from ppl.distributions.von_mises import VonMises
 from ppl.distributions.weibull import Dagum, Gompertz, Weibull
 
@@ -73,6 +67,8 @@ __all__ = [
     "AsymmetricLaplaceQuantile",
     "Bernoulli",
     "Beta",
+    "BetaBinomial",
+    "BetaNegativeBinomial",
     "BetaProportion",
     "Binomial",
     "Categorical",
@@ -83,14 +79,19 @@ __all__ = [
     "Dagum",
     "Delta",
     "Dirichlet",
+    "DirichletMultinomial",
+    "DiscreteUniform",
     "Distribution",
     "DoublyTruncatedPowerLaw",
     "Empirical",
     "ExpandedDistribution",
     "Exponential",
     "ExponentialFamily",
+    "ExtendedBetaBinomial",
+    "ExtendedBinomial",
     "FisherSnedecor",
     "Gamma",
+    "GammaPoisson",
     "GeneralizedPareto",
     "Geometric",
     "Gompertz",
@@ -104,6 +105,7 @@ __all__ = [
     "Laplace",
     "Levy",
     "LogNormal",
+    "LogNormalNegativeBinomial",
     "LogUniform",
     "Logistic",
     "LogisticNormal",
@@ -114,13 +116,17 @@ __all__ = [
     "Multinomial",
     "MultivariateNormal",
     "NegativeBinomial",
+    "NegativeBinomial2",
     "Normal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
+    "OrderedLogistic",
     "Pareto",
     "Poisson",
     "RelaxedBernoulli",
+    "RelaxedBernoulliStraightThrough",
     "RelaxedOneHotCategorical",
+    "RelaxedOneHotCategoricalStraightThrough",
     "ScoreParts",
     "SkewLogistic",
     "SoftAsymmetricLaplace",

@@ -191,6 +191,19 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         )
 
     @property
+    def cardinality(self) -> int:
+        """The number of values of a finite discrete support, without listing them.
+
+        Raises: ValueError, as `enumerate_support` does, where there is no such number.
+        """
+        if self.has_enumerate_support:  # a foreign distribution can only be asked for the list
+            return len(self.enumerate_support(expand=False))
+        raise ValueError(
+            f"{type(self).__name__} has no cardinality: its support is not a finite set. Only distributions with a finite "
+            "support, such as Categorical or Bernoulli, have one."
+        )
+
+    @property
     def is_discrete(self) -> bool:
         """Whether draws are discrete."""
         support: Any = self.support

@@ -76,6 +76,11 @@ class MaskedDistribution(Wraps):
             *(torch.where(self._mask, p, torch.zeros_like(p)) if isinstance(p, Tensor) else p for p in parts)  # type: ignore[arg-type]
         )
 
+    @property
+    def cardinality(self) -> int:
+        """The base's number of values."""
+        return lift(self.base_dist).cardinality
+
     def enumerate_support(self, expand: bool = True) -> Tensor:
         return self.base_dist.enumerate_support(expand)
 

@@ -44,15 +44,6 @@ class MultivariateNormal(td.MultivariateNormal, Distribution):
     """A normal vector with mean `loc` and one of covariance, precision or Cholesky factor."""
 
 
-class RelaxedOneHotCategorical(td.RelaxedOneHotCategorical, Distribution):
-    """A differentiable one-hot draw on the simplex."""
-
-    @classmethod
-    def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:
-        shape = Size(arg_shapes["probs"] if "probs" in arg_shapes else arg_shapes["logits"])
-        return shape[:-1], shape[-1:]
-
-
 class Wishart(td.Wishart, Distribution):
     """Positive definite matrices: sums of `df` outer products of normal vectors."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.special as sp
 import scipy.stats as st
-from case import COV, LOC3, P3, P23, TRIL, Array, Case, logit, normalised, pair, rows
+from case import COV, LOC3, TRIL, Array, Case, logit, normalised, pair, rows
 
 import ppl.distributions as dist
 
@@ -117,13 +117,6 @@ CASES = [
     ),
     Case(
         dist.MultivariateNormal, {"loc": LOC3, "precision_matrix": COV}, _precision_normal, (), (3,), note="precision"
-    ),
-    *pair(
-        dist.RelaxedOneHotCategorical,
-        _relaxed_one_hot,
-        {"temperature": 0.8, "probs": P3},
-        {"temperature": 0.8, "probs": P23},
-        event=(3,),
     ),
     *pair(
         dist.Wishart,
