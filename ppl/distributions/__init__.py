@@ -30,6 +30,13 @@ from ppl.distributions.delta import (
     Delta,
     Unit,
 )
+from ppl.distributions.diagonal_mixtures import (
+    GaussianScaleMixture,
+    MixtureOfDiagNormals,
+    MixtureOfDiagNormalsSharedCovariance,
+)
+from ppl.distributions.directional import ProjectedNormal, VonMises3D
+from ppl.distributions.dirichlet import Dirichlet
 from ppl.distributions.discrete import (
     Bernoulli,
     Binomial,
@@ -48,26 +55,32 @@ from ppl.distributions.empirical import (
 from ppl.distributions.expanded import ExpandedDistribution
 from ppl.distributions.independent import Independent
 from ppl.distributions.lifting import lift
+from ppl.distributions.lkj import LKJ, LKJCholesky
+from ppl.distributions.logistic_normal import LogisticNormal
+from ppl.distributions.low_rank_normal import LowRankMultivariateNormal
 from ppl.distributions.masked import MaskedDistribution
+from ppl.distributions.matrix_normal import MatrixNormal
 from ppl.distributions.multivariate import (
-    Dirichlet,
-    LKJCholesky,
-    LogisticNormal,
-    LowRankMultivariateNormal,
     MixtureSameFamily,
-    MultivariateNormal,
     RelaxedOneHotCategorical,
     TransformedDistribution,
-    Wishart,
 )
+from ppl.distributions.multivariate_normal import MultivariateNormal
+from ppl.distributions.multivariate_student import MultivariateStudentT
+from ppl.distributions.nan_masked import NanMaskedMultivariateNormal, NanMaskedNormal
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.toroidal import SineBivariateVonMises, SineSkewed
+from ppl.distributions.transport_normal import AVFMultivariateNormal, OMTMultivariateNormal
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,
     validation_enabled,
 )
+from ppl.distributions.wishart import InverseWishart, InverseWishartCholesky, Wishart, WishartCholesky
 
 __all__ = [
+    "LKJ",
+    "AVFMultivariateNormal",
     "Bernoulli",
     "Beta",
     "Binomial",
@@ -84,6 +97,7 @@ __all__ = [
     "ExponentialFamily",
     "FisherSnedecor",
     "Gamma",
+    "GaussianScaleMixture",
     "GeneralizedPareto",
     "Geometric",
     "Gumbel",
@@ -91,6 +105,8 @@ __all__ = [
     "HalfNormal",
     "Independent",
     "InverseGamma",
+    "InverseWishart",
+    "InverseWishartCholesky",
     "Kumaraswamy",
     "LKJCholesky",
     "Laplace",
@@ -98,25 +114,37 @@ __all__ = [
     "LogisticNormal",
     "LowRankMultivariateNormal",
     "MaskedDistribution",
+    "MatrixNormal",
+    "MixtureOfDiagNormals",
+    "MixtureOfDiagNormalsSharedCovariance",
     "MixtureSameFamily",
     "Multinomial",
     "MultivariateNormal",
+    "MultivariateStudentT",
+    "NanMaskedMultivariateNormal",
+    "NanMaskedNormal",
     "NegativeBinomial",
     "Normal",
+    "OMTMultivariateNormal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
     "Pareto",
     "Poisson",
+    "ProjectedNormal",
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
     "ScoreParts",
+    "SineBivariateVonMises",
+    "SineSkewed",
     "StudentT",
     "TransformedDistribution",
     "Uniform",
     "Unit",
     "VonMises",
+    "VonMises3D",
     "Weibull",
     "Wishart",
+    "WishartCholesky",
     "biject_to",
     "constraints",
     "enable_validation",

@@ -1,0 +1,78 @@
+"""Laws on the simplex: vectors of probabilities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Size, Tensor
+from torch.distributions import constraints
+
+from ppl.distributions.distribution import ShapeLike
+from ppl.distributions.family import Family
+from ppl.tensors.precision import widened
+from ppl.tensors.special import stirling_error
+
+
+class Dirichlet(Family, torch.distributions.Dirichlet):
+    """Probability vectors, with one `concentration` > 0 a category.
+
+    Draws are normalised gamma draws; an entry too small for its dtype is the smallest normal number instead of 0, so
+    that every draw has a finite density.
+
+    Shapes: concentration (*batch, k) -> event (k,).
+    """
+
+    def __init__(self, concentration: Tensor, validate_args: bool | None = None) -> None:
+        if not isinstance(concentration, Tensor) or concentration.dim() < 1:
+            raise ValueError(
+                "Dirichlet: 'concentration' must be a tensor with one entry a category in its last dim, but got "
+                f"{concentration!r}; write torch.tensor([a, b, …])."
+            )
+        self._take({"concentration": concentration}, concentration.shape[-1:], validate_args)
+
+    def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
+        concentration = self.concentration.expand(self.shape(sample_shape))
+        tiny = torch.finfo(concentration.dtype).tiny
+        # a gamma draw of a small shape underflows: the logarithm of one of shape a is that of shape a + 1, plus log(u)/a
+        small = concentration < 1
+        gamma = torch._standard_gamma(torch.where(small, concentration + 1, concentration)).clamp(min=tiny)
+        uniform = torch.rand_like(concentration).clamp(min=tiny)
+        log_gamma = gamma.log() + torch.where(small, uniform.log() / concentration, 0.0)
+        return torch.softmax(log_gamma, -1).clamp(min=tiny)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        x, a = widened(value), widened(self.concentration)
+        positive = x > 0
+        edge = torch.where(a < 1, torch.inf, -torch.inf).to(a.dtype)
+        kernel = torch.where(
+            positive, (a - 1) * torch.where(positive, x, 1.0).log(), torch.where(a == 1, 0.0, edge)
+        ).sum(-1)
+        log_density = (kernel + log_inverse_beta(a)).to(self.concentration.dtype)
+        return torch.where(constraints.simplex.check(value), log_density, -torch.inf)
+
+    def conjugate_update(self, other: Dirichlet) -> tuple[Dirichlet, Tensor]:
+        """The normalised product of two densities of the same variable, and the log of its integral.
+
+        For all x: self.log_prob(x) + other.log_prob(x) = updated.log_prob(x) + log_normalizer.
+        Raises: ValueError for another family, or where the product has no finite integral.
+        """
+        if not isinstance(other, torch.distributions.Dirichlet):
+            raise ValueError(f"Dirichlet.conjugate_update: expected a Dirichlet, but got {type(other).__name__}.")
+        updated = Dirichlet(self.concentration + other.concentration - 1, validate_args=self._validate_args)
+        a, b, c = (widened(d.concentration) for d in (self, other, updated))
+        log_normalizer = log_inverse_beta(a) + log_inverse_beta(b) - log_inverse_beta(c)
+        return updated, log_normalizer.to(updated.concentration.dtype)
+
+
+def log_inverse_beta(a: Tensor) -> Tensor:
+    """lgamma of the sum over the last dim minus the sum of lgamma: minus the log of the multivariate beta function.
+
+    By Stirling's formula with its exact remainder, in which the large terms have cancelled on paper.
+    """
+    total = a.sum(-1, keepdim=True)
+    # sum over i of a_i log(total / a_i), plus half logs
+    spread = (a * (total.log() - a.log())).sum(-1)
+    half_logs = 0.5 * (a.log().sum(-1) - total.squeeze(-1).log())
+    remainder = stirling_error(total).squeeze(-1) - stirling_error(a).sum(-1)
+    return spread + half_logs - (a.shape[-1] - 1) * 0.9189385332046727 + remainder
