@@ -15,15 +15,12 @@ from ppl.distributions.continuous import (
     FisherSnedecor,
     Gamma,
     GeneralizedPareto,
-    Gumbel,
     InverseGamma,
     Kumaraswamy,
-    Laplace,
     Pareto,
     RelaxedBernoulli,
     StudentT,
     Uniform,
-    VonMises,
     Weibull,
 )
 from ppl.distributions.delta import (
@@ -53,9 +50,18 @@ from ppl.distributions.empirical import (
     Empirical,
 )
 from ppl.distributions.expanded import ExpandedDistribution
+from ppl.distributions.gumbel import Gumbel
 from ppl.distributions.independent import Independent
+from ppl.distributions.laplace import (
+    AsymmetricLaplace,
+    AsymmetricLaplaceQuantile,
+    Laplace,
+    SoftAsymmetricLaplace,
+    SoftLaplace,
+)
 from ppl.distributions.lifting import lift
 from ppl.distributions.lkj import LKJ, LKJCholesky
+from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.logistic_normal import LogisticNormal
 from ppl.distributions.low_rank_normal import LowRankMultivariateNormal
 from ppl.distributions.masked import MaskedDistribution
@@ -76,11 +82,14 @@ from ppl.distributions.validation import (
     is_validation_enabled,
     validation_enabled,
 )
+from ppl.distributions.von_mises import VonMises
 from ppl.distributions.wishart import InverseWishart, InverseWishartCholesky, Wishart, WishartCholesky
 
 __all__ = [
     "LKJ",
     "AVFMultivariateNormal",
+    "AsymmetricLaplace",
+    "AsymmetricLaplaceQuantile",
     "Bernoulli",
     "Beta",
     "Binomial",
@@ -111,6 +120,7 @@ __all__ = [
     "LKJCholesky",
     "Laplace",
     "LogNormal",
+    "Logistic",
     "LogisticNormal",
     "LowRankMultivariateNormal",
     "MaskedDistribution",
@@ -136,6 +146,9 @@ __all__ = [
     "ScoreParts",
     "SineBivariateVonMises",
     "SineSkewed",
+    "SkewLogistic",
+    "SoftAsymmetricLaplace",
+    "SoftLaplace",
     "StudentT",
     "TransformedDistribution",
     "Uniform",

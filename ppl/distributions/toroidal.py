@@ -12,6 +12,7 @@ from torch.distributions import constraints
 from ppl.distributions.distribution import Distribution, ShapeLike, expanded
 from ppl.distributions.family import Family
 from ppl.distributions.lifting import lift
+from ppl.distributions.von_mises import VonMises
 from ppl.tensors.directions import draw_toroidal, log_toroidal
 from ppl.tensors.precision import widened
 
@@ -80,7 +81,9 @@ class SineBivariateVonMises(Family):
             shape = Size(sample_shape)
             parameters = (self.phi_concentration, self.psi_concentration, self.correlation)
             k1, k2, correlation = (widened(v) for v in parameters)
-            phi, psi = draw_toroidal(k1, k2, correlation, shape.numel())
+            phi = draw_toroidal(k1, k2, correlation, shape.numel())
+            pull = correlation * phi.sin()
+            psi = VonMises(torch.atan2(pull, k2.expand_as(pull)), (k2.square() + pull.square()).sqrt(), False).sample()
             loc = self.mean
             around = torch.stack([phi, psi], -1).to(loc.dtype).reshape(self.shape(shape))
             return wrapped(loc + around)

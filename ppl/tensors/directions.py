@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-#: Rounds of rejection for a von Mises draw: each accepts more than 65 %, so that all fail with probability below 1e-15.
-_ROUNDS = 34
 #: Cells between 0 and pi in which `log_toroidal` and `draw_toroidal` look at a density.
 _CELLS = 512
 
@@ -46,24 +44,7 @@ def _log_ndtr(t: Tensor) -> Tensor:
     return log_phi
 
 
-def draw_von_mises(concentration: Tensor) -> Tensor:
-    """Angles around 0 with density proportional to exp(concentration cos(angle)), one for each entry.
-
-    Best & Fisher's (1979) rejection from a wrapped Cauchy law, written in y = sin²(angle / 2), in which neither small nor
-    large concentrations cancel. All rounds are drawn at once; the chance that none accepts is below 1e-15.
-    """
-    b = 1 / (
-        2 * concentration + (1 + 4 * concentration.square()).sqrt()
-    )  # the envelope's scale for tan(angle / 2), squared
-    uniform = torch.rand((2, _ROUNDS, *b.shape), dtype=b.dtype, device=b.device)
-    half_tan = b.sqrt() * (math.pi * (uniform[0] - 0.5)).tan()
-    y = (1 + half_tan.square().reciprocal()).reciprocal()
-    best = b / (1 + b)
-    log_accept = -2 * concentration * (y - best) + ((b + (1 - b) * y) * (0.5 * (1 + b) / b)).log()
-    return first_accepted(2 * half_tan.atan(), uniform[1].log() < log_accept)
-
-
-def first_accepted(candidates: Tensor, accepted: Tensor) -> Tensor:
+def _first_accepted(candidates: Tensor, accepted: Tensor) -> Tensor:
     """The first accepted candidate along the first dim."""
     index = accepted.to(torch.uint8).argmax(0, keepdim=True)
     return candidates.gather(0, index).squeeze(0)
@@ -105,13 +86,13 @@ def log_toroidal(k1: Tensor, k2: Tensor, correlation: Tensor) -> Tensor:
     return (log_terms + ends.log()).logsumexp(-1)
 
 
-def draw_toroidal(k1: Tensor, k2: Tensor, correlation: Tensor, count: int, rounds: int = 40) -> tuple[Tensor, Tensor]:
-    """Pairs of angles around 0 with density proportional to exp(k1 cos a + k2 cos b + correlation sin a sin b).
+def draw_toroidal(k1: Tensor, k2: Tensor, correlation: Tensor, count: int, rounds: int = 40) -> Tensor:
+    """The first of two angles with density proportional to exp(k1 cos a + k2 cos b + correlation sin a sin b).
 
-    The first by rejection from a step function above its marginal density, all rounds at once, the second from its
-    conditional law, which is von Mises. While the steps are finer than the peaks, most candidates are accepted.
+    By rejection from a step function above its marginal density, all rounds at once. While the steps are finer than the
+    peaks, most candidates are accepted, and the chance that none is below 1e-15.
 
-    Shapes: parameters (*batch) -> two of (count, *batch).
+    Shapes: parameters (*batch) -> (count, *batch).
     """
     k1, k2, correlation = (v.unsqueeze(-1) for v in (k1, k2, correlation))
     angle, _ = _angles(k1.squeeze(-1))
@@ -127,11 +108,8 @@ def draw_toroidal(k1: Tensor, k2: Tensor, correlation: Tensor, count: int, round
     first = start + (end - start) * torch.rand_like(start)
     accept = torch.rand_like(start).log() < _log_marginal(first, k1, k2, correlation) - ceiling
     first, accept = (v.unflatten(-1, (rounds, count)).movedim((-2, -1), (0, 1)) for v in (first, accept))
-    a = first_accepted(first, accept)
-    a = torch.where(torch.rand_like(a) < 0.5, -a, a)  # the marginal is even
-    k2, pull = k2.squeeze(-1), correlation.squeeze(-1) * a.sin()
-    b = draw_von_mises((k2.square() + pull.square()).sqrt()) + torch.atan2(pull, k2.expand_as(pull))
-    return a, b
+    a = _first_accepted(first, accept)
+    return torch.where(torch.rand_like(a) < 0.5, -a, a)  # the marginal is even
 
 
 def _peak_within(angle: Tensor, k1: Tensor, k2: Tensor, correlation: Tensor) -> Tensor:
