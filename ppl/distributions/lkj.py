@@ -144,7 +144,9 @@ class LKJCholesky(_OverCorrelations):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        inside = constraints.corr_cholesky.check(value)
+        inside = triangular.is_cholesky_factor(value) & (
+            (widened(value).square().sum(-1) - 1).abs() < 20 * self.dim * torch.finfo(value.dtype).eps
+        ).all(-1)
         diagonal = widened(value).diagonal(dim1=-2, dim2=-1)[..., 1:]
         logs = torch.where(inside.unsqueeze(-1), diagonal, 1.0).log()
         total = (self._powers() * logs).sum(-1) - self._log_normaliser()

@@ -40,7 +40,7 @@ class NanMaskedMultivariateNormal(MultivariateNormal):
         eye = torch.eye(value.shape[-1], dtype=centred.dtype, device=centred.device)
         factor = triangular.cholesky(torch.where(present, self.covariance_matrix, eye))
         z = triangular.solve(factor, centred)
-        count = (~missing).sum(-1)
+        count = (~missing).sum(-1).to(centred.dtype)
         return -0.5 * (z.square().sum(-1) + count * LOG_2PI) - triangular.log_diagonal(factor)
 
     def _validate_sample(self, value: Tensor) -> None:

@@ -136,7 +136,7 @@ class Scaled(Family):
         """The log density at a lower Cholesky factor; -inf at any other matrix."""
         if self._validate_args:
             self._validate_sample(value)
-        inside = constraints.lower_cholesky.check(value)
+        inside = triangular.is_cholesky_factor(value)
         eye = torch.eye(value.shape[-1], dtype=value.dtype, device=value.device)
         factor = widened(torch.where(inside[..., None, None], value, eye))
         total = self._log_inverse_wishart(factor) if inverse else self._log_wishart(factor)

@@ -84,6 +84,12 @@ def _columns(matrix: Tensor, x: Tensor, upper: bool) -> Tensor:
     return solved.movedim(-1, 0).reshape(*sample, *batch, size)
 
 
+def is_cholesky_factor(matrix: Tensor) -> Tensor:
+    """Whether a matrix is lower triangular with a positive diagonal."""
+    lower = (matrix == matrix.tril()).flatten(-2).all(-1)
+    return lower & (matrix.diagonal(dim1=-2, dim2=-1) > 0).all(-1)
+
+
 def guarded_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """The lower Cholesky factor, and whether the matrix is symmetric positive definite; the identity's where not."""
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)

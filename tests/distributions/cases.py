@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import rows_continuous
+import rows_directions
 import rows_discrete
 import rows_location
+import rows_matrices
 import rows_multivariate
 import rows_wrappers
 from case import Case
 
 import ppl.distributions as dist
 
-ROWS = (rows_continuous, rows_discrete, rows_location, rows_multivariate, rows_wrappers)
+ROWS = (rows_continuous, rows_discrete, rows_location, rows_matrices, rows_multivariate, rows_directions, rows_wrappers)
 CASES: list[Case] = [case for rows in ROWS for case in rows.CASES]
 
 #: Exported, but nothing to build.
