@@ -12,6 +12,7 @@ from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family, derived
 from ppl.distributions.multivariate_normal import as_vector, check_sizes, exactly_one, noise
 from ppl.tensors import triangular
+from ppl.tensors.precision import widened
 from ppl.tensors.special import log_beta
 
 
@@ -86,12 +87,12 @@ class MultivariateStudentT(Family):
         k = self.event_shape[0]
         z = triangular.solve(self._factor, value - self.loc)
         # the norm first and its square by the root of df: neither over- nor underflows where the density does not
-        ratio = torch.linalg.vector_norm(z, dim=-1) * self.df.rsqrt()
+        ratio = torch.linalg.vector_norm(widened(z), dim=-1) * self.df.rsqrt()
         large = ratio > 1e4
         squared = torch.where(large, 1.0, ratio).square()
         safe = torch.where(large, ratio, 1.0)
         growth = torch.where(large, 2 * safe.log() + safe.pow(-2).log1p(), squared.log1p())
-        return self._log_height() - 0.5 * (self.df + k) * growth
+        return self._log_height() - (0.5 * (self.df + k) * growth).to(self.df.dtype)
 
     def _log_height(self) -> Tensor:
         """The log density at the mode."""

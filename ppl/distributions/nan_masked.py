@@ -14,11 +14,13 @@ class NanMaskedNormal(Normal):
     """A normal distribution whose log density is 0 at NaN, where a value is missing; gradients are 0 there, too."""
 
     def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
         missing = value.isnan()
         return torch.where(missing, 0.0, super().log_prob(torch.where(missing, self.loc.detach(), value)))
 
     def _validate_sample(self, value: Tensor) -> None:
-        super()._validate_sample(value.nan_to_num())
+        super()._validate_sample(value.nan_to_num() if isinstance(value, Tensor) else value)
 
 
 class NanMaskedMultivariateNormal(MultivariateNormal):
@@ -44,4 +46,4 @@ class NanMaskedMultivariateNormal(MultivariateNormal):
         return -0.5 * (z.square().sum(-1) + count * LOG_2PI) - triangular.log_diagonal(factor)
 
     def _validate_sample(self, value: Tensor) -> None:
-        super()._validate_sample(value.nan_to_num())
+        super()._validate_sample(value.nan_to_num() if isinstance(value, Tensor) else value)

@@ -92,13 +92,15 @@ def _exact_logistic_normal(x: Any, loc: Any, scale: Any) -> Any:
 
 def _exact_normal(x: Any, loc: Any, matrix: Any) -> Any:
     """By the covariance, as an mpmath matrix."""
-    d = mpmath.matrix([a - b for a, b in zip(x, loc, strict=True)])
-    distance = (d.T * mpmath.lu_solve(matrix, d))[0]
-    return -(distance + mpmath.log(mpmath.det(matrix)) + len(x) * mpmath.log(2 * mpmath.pi)) / 2
+    with mpmath.workdps(90):
+        d = mpmath.matrix([a - b for a, b in zip(x, loc, strict=True)])
+        distance = (d.T * mpmath.lu_solve(matrix, d))[0]
+        return -(distance + mpmath.log(mpmath.det(matrix)) + len(x) * mpmath.log(2 * mpmath.pi)) / 2
 
 
 def _square(tril: Any) -> Any:
-    return mpmath.matrix(tril) * mpmath.matrix(tril).T
+    with mpmath.workdps(90):
+        return mpmath.matrix(tril) * mpmath.matrix(tril).T
 
 
 def _exact_low_rank(x: Any, loc: Any, cov_factor: Any, cov_diag: Any) -> Any:
@@ -107,9 +109,9 @@ def _exact_low_rank(x: Any, loc: Any, cov_factor: Any, cov_diag: Any) -> Any:
 
 def _exact_student(x: Any, df: Any, loc: Any, scale_tril: Any) -> Any:
     k, square = len(x), _square(scale_tril)
-    d = mpmath.matrix([a - b for a, b in zip(x, loc, strict=True)])
-    distance = (d.T * mpmath.lu_solve(square, d))[0]
-    with mpmath.workdps(60):
+    with mpmath.workdps(90):
+        d = mpmath.matrix([a - b for a, b in zip(x, loc, strict=True)])
+        distance = (d.T * mpmath.lu_solve(square, d))[0]
         height = mpmath.loggamma((df + k) / 2) - mpmath.loggamma(df / 2)
         height -= (k * mpmath.log(df * mpmath.pi) + mpmath.log(mpmath.det(square))) / 2
         return height - (df + k) / 2 * mpmath.log1p(distance / df)
