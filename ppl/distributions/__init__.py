@@ -3,7 +3,7 @@
 See `ppl.distributions.distribution` for the contract on shapes.
 """
 
-from torch.distributions import ExponentialFamily, biject_to, kl_divergence, register_kl, transform_to
+from torch.distributions import ExponentialFamily, kl_divergence, register_kl
 
 from ppl.distributions import constraints, transforms
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
@@ -75,6 +75,7 @@ from ppl.distributions.multivariate_normal import MultivariateNormal
 from ppl.distributions.multivariate_student import MultivariateStudentT
 from ppl.distributions.nan_masked import NanMaskedMultivariateNormal, NanMaskedNormal
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.registry import ConstraintRegistry, biject_to, transform_to
 from ppl.distributions.toroidal import SineBivariateVonMises, SineSkewed
 from ppl.distributions.transport_normal import AVFMultivariateNormal, OMTMultivariateNormal
 from ppl.distributions.validation import (
@@ -96,6 +97,7 @@ __all__ = [
     "Categorical",
     "Cauchy",
     "Chi2",
+    "ConstraintRegistry",
     "ContinuousBernoulli",
     "Delta",
     "Dirichlet",

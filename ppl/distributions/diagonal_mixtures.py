@@ -19,8 +19,8 @@ import math
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
 
+from ppl.distributions import constraints
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.distributions.family import Family
 from ppl.distributions.multivariate_normal import noise

@@ -6,8 +6,8 @@ import math
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
 
+from ppl.distributions import constraints
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
 from ppl.distributions.multivariate_normal import noise
@@ -37,7 +37,7 @@ class VonMises3D(Family):
     """
 
     arg_constraints = {"concentration": constraints.real_vector}
-    support = constraints.real_vector
+    support = constraints.sphere
     has_rsample = True
     concentration: Tensor
 
@@ -106,7 +106,7 @@ class ProjectedNormal(Family):
     """
 
     arg_constraints = {"concentration": constraints.real_vector}
-    support = constraints.real_vector
+    support = constraints.sphere
     has_rsample = True
     concentration: Tensor
 

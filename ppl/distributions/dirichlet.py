@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
 
+from ppl.distributions import constraints
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
 from ppl.tensors.precision import widened

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
 
+from ppl.distributions import constraints
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
 from ppl.distributions.multivariate_normal import noise
@@ -187,7 +187,7 @@ class LKJ(_OverCorrelations):
     Source: Lewandowski, Kurowicka & Joe 2009, Generating random correlation matrices based on vines and extended onion.
     """
 
-    support = constraints.positive_definite
+    support = constraints.corr_matrix
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         factor = self._draw_factor(sample_shape)

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
 from torch.distributions.transforms import StickBreakingTransform
 
+from ppl.distributions import constraints
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.distributions.family import Family
 from ppl.distributions.multivariate_normal import LOG_2PI, noise

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Size, Tensor
-from torch.distributions import constraints
 
+from ppl.distributions import constraints
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
 from ppl.distributions.multivariate_normal import LOG_2PI, noise
@@ -22,11 +22,11 @@ class MatrixNormal(Family):
     """
 
     arg_constraints = {
-        "loc": constraints.independent(constraints.real, 2),
+        "loc": constraints.real_matrix,
         "scale_tril_row": constraints.lower_cholesky,
         "scale_tril_column": constraints.lower_cholesky,
     }
-    support = constraints.independent(constraints.real, 2)
+    support = constraints.real_matrix
     has_rsample = True
     loc: Tensor
     scale_tril_row: Tensor

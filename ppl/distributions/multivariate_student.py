@@ -6,8 +6,8 @@ import math
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
 
+from ppl.distributions import constraints
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family, derived
 from ppl.distributions.multivariate_normal import as_vector, check_sizes, exactly_one, noise

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
 
+from ppl.distributions import constraints
 from ppl.distributions.distribution import Distribution, ShapeLike, expanded
 from ppl.distributions.family import Family
 from ppl.distributions.lifting import lift
@@ -40,7 +40,7 @@ class SineBivariateVonMises(Family):
         "psi_concentration": constraints.positive,
         "correlation": constraints.real,
     }
-    support = constraints.independent(constraints.real, 1)
+    support = constraints.independent(constraints.circular, 1)
     phi_loc: Tensor
     psi_loc: Tensor
     phi_concentration: Tensor
@@ -104,18 +104,6 @@ class SineBivariateVonMises(Family):
         return batch, Size((2,))
 
 
-class _L1Ball(constraints.Constraint):
-    """Vectors whose absolute entries sum to at most 1."""
-
-    event_dim = 1
-
-    def check(self, value: Tensor) -> Tensor:
-        return value.abs().sum(-1) <= 1 + 1e-6
-
-
-_l1_ball = _L1Ball()
-
-
 class SineSkewed(Distribution):
     """A law of angles that is symmetric around its mean, leaned over: its density times 1 + Σ skewness · sin(x - mean).
 
@@ -149,7 +137,7 @@ class SineSkewed(Distribution):
 
     @property
     def arg_constraints(self) -> dict[str, Any]:
-        return {"skewness": _l1_ball if self.event_dim else constraints.interval(-1.0, 1.0)}
+        return {"skewness": constraints.l1_ball if self.event_dim else constraints.interval(-1.0, 1.0)}
 
     @property
     def support(self) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
 
+from ppl.distributions import constraints
 from ppl.distributions.distribution import Distribution, ShapeLike
 from ppl.distributions.multivariate_normal import MultivariateNormal, noise
 from ppl.tensors import triangular

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
 
+from ppl.distributions import constraints
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.distributions.family import Family, derived
 from ppl.distributions.multivariate_normal import exactly_one, noise
