@@ -20,10 +20,9 @@ import math
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions import constraints
+from ppl.distributions import constraints, noise
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.distributions.family import Family
-from ppl.distributions.multivariate_normal import noise
 from ppl.tensors.special import log_ndtr_diff
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -70,7 +69,7 @@ class _DiagonalMixture(Family):
             chosen = (log_weights - (-uniform.log()).log()).argmax(-1)[..., None, None]  # Gumbel's way to a category
             index = chosen.expand(*chosen.shape[:-1], shape[-1])
             loc, scale = (v.expand(*shape[:-1], *v.shape[-2:]).gather(-2, index).squeeze(-2) for v in (loc, scale))
-            return loc + scale * noise(loc, shape)
+            return loc + scale * noise.normal_of(loc, shape)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         x = self.sample(sample_shape)

@@ -7,10 +7,9 @@ import math
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions import constraints
+from ppl.distributions import constraints, noise
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
-from ppl.distributions.multivariate_normal import noise
 from ppl.tensors.directions import log_projected_integral
 from ppl.tensors.precision import widened
 
@@ -68,7 +67,7 @@ class VonMises3D(Family):
         versine = (-torch.log1p(uniform * torch.expm1(-2 * k)) / k).clamp(min=0.0, max=2.0)
         tiny = torch.finfo(k.dtype).tiny
         sine = (versine * (2 - versine)).clamp(min=tiny).sqrt().unsqueeze(-1)
-        around = noise(self.concentration, (*shape[:-1], 2))
+        around = noise.normal_of(self.concentration, (*shape[:-1], 2))
         around = around / _length(around).unsqueeze(-1).clamp(min=tiny)
         x = torch.cat([1 - versine.unsqueeze(-1), sine * around], -1)
         mode = self.concentration / _safe_norm(self.concentration).clamp(min=1e-30).unsqueeze(-1)
@@ -120,7 +119,7 @@ class ProjectedNormal(Family):
         return self.concentration / _safe_norm(self.concentration).clamp(min=1e-30).unsqueeze(-1)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        x = self.concentration + noise(self.concentration, self.shape(sample_shape))
+        x = self.concentration + noise.normal_of(self.concentration, self.shape(sample_shape))
         return x / _length(x).unsqueeze(-1).clamp(min=torch.finfo(x.dtype).tiny)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions import constraints
+from ppl.distributions import constraints, noise
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
 from ppl.tensors.precision import widened
@@ -32,12 +32,7 @@ class Dirichlet(Family, torch.distributions.Dirichlet):
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         concentration = self.concentration.expand(self.shape(sample_shape))
         tiny = torch.finfo(concentration.dtype).tiny
-        # a gamma draw of a small shape underflows: the logarithm of one of shape a is that of shape a + 1, plus log(u)/a
-        small = concentration < 1
-        gamma = torch._standard_gamma(torch.where(small, concentration + 1, concentration)).clamp(min=tiny)
-        uniform = torch.rand_like(concentration).clamp(min=tiny)
-        log_gamma = gamma.log() + torch.where(small, uniform.log() / concentration, 0.0)
-        return torch.softmax(log_gamma, -1).clamp(min=tiny)
+        return torch.softmax(noise.log_gamma(concentration), -1).clamp(min=tiny)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:

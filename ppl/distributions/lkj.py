@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions import constraints
+from ppl.distributions import constraints, noise
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
-from ppl.distributions.multivariate_normal import noise
 from ppl.tensors import triangular
 from ppl.tensors.precision import widened
 from ppl.tensors.special import log_beta
@@ -71,7 +70,7 @@ class _OverCorrelations(Family):
     def _onion(self, shape: Size) -> Tensor:
         """Row by row: a normal vector below the diagonal, divided by its length together with a gamma draw."""
         size, tiny = self.dim, torch.finfo(self.concentration.dtype).tiny
-        below = noise(self.concentration, (*shape, size, size)).tril(-1)
+        below = noise.normal_of(self.concentration, (*shape, size, size)).tril(-1)
         gamma = torch._standard_gamma(self._shapes().expand(*shape, size - 1)).clamp(min=tiny)
         diagonal = torch.nn.functional.pad((2 * gamma).sqrt(), (1, 0), value=1.0)
         length = (below.square().sum(-1) + diagonal.square()).sqrt()
@@ -84,15 +83,19 @@ class _OverCorrelations(Family):
         row, column = torch.tril_indices(size, size, -1, device=self.concentration.device)
         shapes = self.concentration.unsqueeze(-1) + 0.5 * (size - 2 - column).to(dtype)
         tiny = torch.finfo(dtype).tiny
-        first, second = (torch._standard_gamma(shapes.expand(*shape, len(row))).clamp(min=tiny) for _ in range(2))
-        partial = (first - second) / (first + second)
+        first, second = (noise.log_gamma(shapes.expand(*shape, len(row))) for _ in range(2))
+        half_logit = 0.5 * (first - second)
+        partial = half_logit.tanh()
         # log of 1 - partial², without the difference
-        log_rest = math.log(4.0) + first.log() + second.log() - 2 * (first + second).log()
+        distance = half_logit.abs()
+        log_rest = math.log(4.0) - 2 * (distance + torch.nn.functional.softplus(-2 * distance))
         flat = self.concentration.new_zeros((*shape, size * size))
         index = (row * size + column).expand(*shape, -1)
         partials = flat.scatter(-1, index, partial).unflatten(-1, (size, size))
         logs = flat.scatter(-1, index, 0.5 * log_rest).unflatten(-1, (size, size))
-        left = (logs.cumsum(-1) - logs).exp().clamp(min=tiny)  # of the stick, before each column
+        left = (
+            torch.nn.functional.pad(logs.cumsum(-1)[..., :-1], (1, 0)).exp().clamp(min=tiny)
+        )  # of the stick, before each column
         eye = torch.eye(size, dtype=dtype, device=self.concentration.device)
         factor: Tensor = (partials + eye) * left.tril()
         return factor

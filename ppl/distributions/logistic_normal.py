@@ -8,10 +8,10 @@ import torch
 from torch import Size, Tensor
 from torch.distributions.transforms import StickBreakingTransform
 
-from ppl.distributions import constraints
+from ppl.distributions import constraints, noise
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.distributions.family import Family
-from ppl.distributions.multivariate_normal import LOG_2PI, noise
+from ppl.distributions.multivariate_normal import LOG_2PI
 from ppl.distributions.normal import Normal
 
 
@@ -55,7 +55,7 @@ class LogisticNormal(Family, torch.distributions.LogisticNormal):
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         shape = self.shape(sample_shape)
-        normal = self.loc + self.scale * noise(self.loc, (*shape[:-1], shape[-1] - 1))
+        normal = self.loc + self.scale * noise.normal_of(self.loc, (*shape[:-1], shape[-1] - 1))
         logits = normal - self._offset()
         broken, kept = torch.nn.functional.logsigmoid(logits), torch.nn.functional.logsigmoid(-logits)
         before = torch.nn.functional.pad(kept.cumsum(-1), (1, 0))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Size, Tensor
 
+from ppl.distributions import noise
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.distributions.family import Family, derived
-from ppl.distributions.multivariate_normal import LOG_2PI, noise
+from ppl.distributions.multivariate_normal import LOG_2PI
 from ppl.tensors import triangular
 
 
@@ -83,8 +84,8 @@ class LowRankMultivariateNormal(Family, torch.distributions.LowRankMultivariateN
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         shape = self.shape(sample_shape)
-        along = noise(self.loc, shape[:-1] + self.cov_factor.shape[-1:])
-        alone = noise(self.loc, shape) * self._unbroadcasted_cov_diag.sqrt()
+        along = noise.normal_of(self.loc, shape[:-1] + self.cov_factor.shape[-1:])
+        alone = noise.normal_of(self.loc, shape) * self._unbroadcasted_cov_diag.sqrt()
         return self.loc + triangular.multiply(self._unbroadcasted_cov_factor, along) + alone
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Size, Tensor
 
-from ppl.distributions import constraints
+from ppl.distributions import constraints, noise
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
-from ppl.distributions.multivariate_normal import LOG_2PI, noise
+from ppl.distributions.multivariate_normal import LOG_2PI
 from ppl.tensors import triangular
 
 
@@ -62,7 +62,7 @@ class MatrixNormal(Family):
         return 0.5 * self.event_shape.numel() * (1 + LOG_2PI) + self._log_scale()
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        z = noise(self.loc, self.shape(sample_shape))
+        z = noise.normal_of(self.loc, self.shape(sample_shape))
         return self.loc + self.scale_tril_row @ z @ self.scale_tril_column.mT
 
     def log_prob(self, value: Tensor) -> Tensor:

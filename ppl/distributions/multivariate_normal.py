@@ -7,16 +7,12 @@ import math
 import torch
 from torch import Size, Tensor
 
+from ppl.distributions import noise
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family, derived
 from ppl.tensors import triangular
 
 LOG_2PI = math.log(2 * math.pi)
-
-
-def noise(like: Tensor, shape: ShapeLike) -> Tensor:
-    """Standard normal draws of a shape, of another tensor's dtype and device."""
-    return torch.randn(Size(shape), dtype=like.dtype, device=like.device)
 
 
 def as_vector(loc: Tensor | float, matrix: Tensor) -> Tensor:
@@ -129,7 +125,7 @@ class MultivariateNormal(Family, torch.distributions.MultivariateNormal):
         return (0.5 * self.event_shape[0] * (1 + LOG_2PI) - self._log_factor()).expand(self.batch_shape)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        z = noise(self.loc, self.shape(sample_shape))
+        z = noise.normal_of(self.loc, self.shape(sample_shape))
         if self._by_precision:
             return self.loc + triangular.solve(self._factor, z)
         return self.loc + triangular.multiply(self._factor, z)

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions import constraints
+from ppl.distributions import constraints, noise
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family, derived
-from ppl.distributions.multivariate_normal import as_vector, check_sizes, exactly_one, noise
+from ppl.distributions.multivariate_normal import as_vector, check_sizes, exactly_one
 from ppl.tensors import triangular
 from ppl.tensors.precision import widened
 from ppl.tensors.special import log_beta
@@ -76,7 +76,7 @@ class MultivariateStudentT(Family):
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         shape = self.shape(sample_shape)
-        z = noise(self.loc, shape)
+        z = noise.normal_of(self.loc, shape)
         half = (0.5 * self.df).expand(shape[:-1])
         mixing = (torch._standard_gamma(half) / half).clamp(min=torch.finfo(half.dtype).tiny)
         return self.loc + triangular.multiply(self._factor, z) * mixing.rsqrt().unsqueeze(-1)

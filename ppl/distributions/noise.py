@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from ppl.distributions.distribution import ShapeLike
 
@@ -23,3 +23,20 @@ def uniform(like: Tensor, sample_shape: ShapeLike) -> Tensor:
 def exponential(like: Tensor, sample_shape: ShapeLike) -> Tensor:
     """Standard exponential draws, never 0."""
     return torch.empty((*sample_shape, *like.shape), dtype=like.dtype, device=like.device).exponential_()
+
+
+def normal_of(like: Tensor, shape: ShapeLike) -> Tensor:
+    """Standard normal draws of a whole shape, of another tensor's dtype and device."""
+    return torch.randn(Size(shape), dtype=like.dtype, device=like.device)
+
+
+def log_gamma(concentration: Tensor) -> Tensor:
+    """The logarithms of gamma draws of rate 1, one for each entry, which do not underflow at small concentrations.
+
+    Below 1, a draw of concentration a is one of concentration a + 1 times u^(1/a), with u uniform.
+    """
+    tiny = torch.finfo(concentration.dtype).tiny
+    small = concentration < 1
+    draw = torch._standard_gamma(torch.where(small, concentration + 1, concentration)).clamp(min=tiny)
+    shift = torch.rand_like(concentration).clamp(min=tiny).log() / concentration
+    return draw.log() + torch.where(small, shift, 0.0)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions import constraints
+from ppl.distributions import constraints, noise
 from ppl.distributions.distribution import Distribution, ShapeLike
-from ppl.distributions.multivariate_normal import MultivariateNormal, noise
+from ppl.distributions.multivariate_normal import MultivariateNormal
 from ppl.tensors import triangular
 
 
@@ -34,7 +34,7 @@ class OMTMultivariateNormal(MultivariateNormal):
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         fixed = self._factor.detach()
-        x = triangular.multiply(fixed, noise(self.loc, self.shape(sample_shape)))
+        x = triangular.multiply(fixed, noise.normal_of(self.loc, self.shape(sample_shape)))
         axes, lengths, _ = torch.linalg.svd(fixed.tril())
         squares = lengths.square()
         square = self._factor @ self._factor.mT
@@ -73,7 +73,7 @@ class AVFMultivariateNormal(MultivariateNormal):
         self.control_var = control_var
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        z = noise(self.loc, self.shape(sample_shape))
+        z = noise.normal_of(self.loc, self.shape(sample_shape))
         factor = self.scale_tril.expand(self.shape(sample_shape) + self.event_shape)
         weights = (self.control_var[0].mT @ self.control_var[1]).expand_as(factor)
         moved: Tensor = _AdaptiveField.apply(factor, weights, z)  # type: ignore[no-untyped-call]

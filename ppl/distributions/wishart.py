@@ -8,10 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions import constraints
+from ppl.distributions import constraints, noise
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.distributions.family import Family, derived
-from ppl.distributions.multivariate_normal import exactly_one, noise
+from ppl.distributions.multivariate_normal import exactly_one
 from ppl.tensors import triangular
 from ppl.tensors.precision import widened
 
@@ -72,7 +72,7 @@ class Scaled(Family):
         shape = self.shape(sample_shape)
         shapes = self._chi_shapes(reverse).expand(shape[:-1])
         chi = (2 * torch._standard_gamma(shapes)).clamp(min=torch.finfo(shapes.dtype).tiny).sqrt()
-        return noise(self._factor, shape).tril(-1) + torch.diag_embed(chi)
+        return noise.normal_of(self._factor, shape).tril(-1) + torch.diag_embed(chi)
 
     def _log_normaliser(self) -> Tensor:
         """log of 2^(ν p / 2) Γ_p(ν / 2)."""
