@@ -52,6 +52,7 @@ from ppl.distributions.empirical import (
 from ppl.distributions.expanded import ExpandedDistribution
 from ppl.distributions.gumbel import Gumbel
 from ppl.distributions.independent import Independent
+from ppl.distributions.inverse_wishart import InverseWishart, InverseWishartCholesky
 from ppl.distributions.laplace import (
     AsymmetricLaplace,
     AsymmetricLaplaceQuantile,
@@ -84,7 +85,7 @@ from ppl.distributions.validation import (
     validation_enabled,
 )
 from ppl.distributions.von_mises import VonMises
-from ppl.distributions.wishart import InverseWishart, InverseWishartCholesky, Wishart, WishartCholesky
+from ppl.distributions.wishart import Wishart, WishartCholesky
 
 __all__ = [
     "LKJ",
