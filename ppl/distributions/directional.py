@@ -41,10 +41,10 @@ class VonMises3D(Family):
     concentration: Tensor
 
     def __init__(self, concentration: Tensor, validate_args: bool | None = None) -> None:
-        if concentration.shape[-1:] != (3,):
+        if not isinstance(concentration, Tensor) or concentration.shape[-1:] != (3,):
             raise ValueError(
-                f"VonMises3D: 'concentration' must have 3 entries in its last dim, but its shape is "
-                f"{tuple(concentration.shape)}; ProjectedNormal takes any number of dims."
+                f"VonMises3D: 'concentration' must have 3 entries in its last dim, but got "
+                f"{concentration!r}; ProjectedNormal takes any number of dims."
             )
         self._take({"concentration": concentration}, (3,), validate_args)
 

@@ -9,7 +9,6 @@ from ppl.distributions import constraints, noise
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
 from ppl.tensors.precision import widened
-from ppl.tensors.special import stirling_error
 
 
 class Dirichlet(Family, torch.distributions.Dirichlet):
@@ -38,12 +37,9 @@ class Dirichlet(Family, torch.distributions.Dirichlet):
         if self._validate_args:
             self._validate_sample(value)
         x, a = widened(value), widened(self.concentration)
-        positive = x > 0
-        edge = torch.where(a < 1, torch.inf, -torch.inf).to(a.dtype)
-        kernel = torch.where(
-            positive, (a - 1) * torch.where(positive, x, 1.0).log(), torch.where(a == 1, 0.0, edge)
-        ).sum(-1)
-        log_density = (kernel + log_inverse_beta(a)).to(self.concentration.dtype)
+        # log x, but 0 where it is not asked for: at an edge that is as likely as any other point, and outside
+        log_x = torch.where((x > 0) | ((x == 0) & (a != 1)), x, 1.0).log()
+        log_density = (((a - 1) * log_x).sum(-1) - _log_normaliser(a)).to(self.concentration.dtype)
         return torch.where(constraints.simplex.check(value), log_density, -torch.inf)
 
     def conjugate_update(self, other: Dirichlet) -> tuple[Dirichlet, Tensor]:
@@ -56,18 +52,10 @@ class Dirichlet(Family, torch.distributions.Dirichlet):
             raise ValueError(f"Dirichlet.conjugate_update: expected a Dirichlet, but got {type(other).__name__}.")
         updated = Dirichlet(self.concentration + other.concentration - 1, validate_args=self._validate_args)
         a, b, c = (widened(d.concentration) for d in (self, other, updated))
-        log_normalizer = log_inverse_beta(a) + log_inverse_beta(b) - log_inverse_beta(c)
+        log_normalizer = _log_normaliser(c) - _log_normaliser(a) - _log_normaliser(b)
         return updated, log_normalizer.to(updated.concentration.dtype)
 
 
-def log_inverse_beta(a: Tensor) -> Tensor:
-    """lgamma of the sum over the last dim minus the sum of lgamma: minus the log of the multivariate beta function.
-
-    By Stirling's formula with its exact remainder, in which the large terms have cancelled on paper.
-    """
-    total = a.sum(-1, keepdim=True)
-    # sum over i of a_i log(total / a_i), plus half logs
-    spread = (a * (total.log() - a.log())).sum(-1)
-    half_logs = 0.5 * (a.log().sum(-1) - total.squeeze(-1).log())
-    remainder = stirling_error(total).squeeze(-1) - stirling_error(a).sum(-1)
-    return spread + half_logs - (a.shape[-1] - 1) * 0.9189385332046727 + remainder
+def _log_normaliser(a: Tensor) -> Tensor:
+    """The log of the multivariate beta function."""
+    return torch.lgamma(a).sum(-1) - torch.lgamma(a.sum(-1))

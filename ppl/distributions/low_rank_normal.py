@@ -8,7 +8,7 @@ from torch import Size, Tensor
 from ppl.distributions import noise
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.distributions.family import Family, derived
-from ppl.distributions.multivariate_normal import LOG_2PI
+from ppl.distributions.multivariate_normal import LOG_2PI, as_vector
 from ppl.tensors import triangular
 
 
@@ -18,7 +18,7 @@ class LowRankMultivariateNormal(Family, torch.distributions.LowRankMultivariateN
     The Mahalanobis distance is the residual of a regularised least squares problem, solved by QR: a sum of squares,
     which keeps its digits where the factor is much larger than the diagonal (Woodbury's difference does not).
 
-    Shapes: loc (*batch, k), cov_factor (*batch, k, r), cov_diag (*batch, k) -> event (k,).
+    Shapes: loc (*batch, k) or a number, cov_factor (*batch, k, r), cov_diag (*batch, k) -> event (k,).
     """
 
     loc: Tensor
@@ -29,8 +29,11 @@ class LowRankMultivariateNormal(Family, torch.distributions.LowRankMultivariateN
     _unbroadcasted_cov_factor: Tensor
     _unbroadcasted_cov_diag: Tensor
 
-    def __init__(self, loc: Tensor, cov_factor: Tensor, cov_diag: Tensor, validate_args: bool | None = None) -> None:
-        if loc.dim() < 1 or cov_factor.shape[-2:-1] != loc.shape[-1:] or cov_diag.shape[-1:] != loc.shape[-1:]:
+    def __init__(
+        self, loc: Tensor | float, cov_factor: Tensor, cov_diag: Tensor, validate_args: bool | None = None
+    ) -> None:
+        loc = as_vector(loc, cov_factor)
+        if cov_factor.shape[-2:-1] != loc.shape[-1:] or cov_diag.shape[-1:] != loc.shape[-1:]:
             raise ValueError(
                 "LowRankMultivariateNormal: loc (*batch, k), cov_factor (*batch, k, r) and cov_diag (*batch, k) must "
                 f"agree in k, but their shapes are {tuple(loc.shape)}, {tuple(cov_factor.shape)}, "

@@ -17,7 +17,7 @@ class MatrixNormal(Family):
     Its columns are correlated among their n rows by `scale_tril_row`, its rows among the p columns by
     `scale_tril_column`: the covariance of the flattened matrix is the Kronecker product of the two squares.
 
-    Shapes: loc (*batch, n, p), scale_tril_row (*batch, n, n), scale_tril_column (*batch, p, p) -> event (n, p).
+    Shapes: loc (*batch, n, p) or a number, scale_tril_row (*batch, n, n), scale_tril_column (*batch, p, p) -> event (n, p).
     Source: Gupta & Nagar 1999, Matrix Variate Distributions, chapter 2.
     """
 
@@ -33,8 +33,15 @@ class MatrixNormal(Family):
     scale_tril_column: Tensor
 
     def __init__(
-        self, loc: Tensor, scale_tril_row: Tensor, scale_tril_column: Tensor, validate_args: bool | None = None
+        self,
+        loc: Tensor | float,
+        scale_tril_row: Tensor,
+        scale_tril_column: Tensor,
+        validate_args: bool | None = None,
     ) -> None:
+        if not isinstance(loc, Tensor):
+            size = scale_tril_row.shape[-1], scale_tril_column.shape[-1]
+            loc = torch.full(size, float(loc), dtype=scale_tril_row.dtype, device=scale_tril_row.device)
         n, p = loc.shape[-2:] if loc.dim() > 1 else (None, None)
         if n is None or scale_tril_row.shape[-2:] != (n, n) or scale_tril_column.shape[-2:] != (p, p):
             raise ValueError(

@@ -33,10 +33,7 @@ def normal_of(like: Tensor, shape: ShapeLike) -> Tensor:
 def log_gamma(concentration: Tensor) -> Tensor:
     """The logarithms of gamma draws of rate 1, one for each entry, which do not underflow at small concentrations.
 
-    Below 1, a draw of concentration a is one of concentration a + 1 times u^(1/a), with u uniform.
+    A draw of concentration a is one of concentration a + 1 times u^(1/a), with u uniform.
     """
-    tiny = torch.finfo(concentration.dtype).tiny
-    small = concentration < 1
-    draw = torch._standard_gamma(torch.where(small, concentration + 1, concentration)).clamp(min=tiny)
-    shift = torch.rand_like(concentration).clamp(min=tiny).log() / concentration
-    return draw.log() + torch.where(small, shift, 0.0)
+    shift = torch.log1p(-torch.rand_like(concentration)) / concentration
+    return torch._standard_gamma(concentration + 1).log() + shift
