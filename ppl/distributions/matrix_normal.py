@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Size, Tensor
 
 from ppl.distributions import constraints, noise
