@@ -13,6 +13,13 @@ from ppl.distributions.binomial import Binomial, ExtendedBinomial
 from ppl.distributions.categorical import Categorical, OrderedLogistic
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
 from ppl.distributions.delta import Delta, Unit
+from ppl.distributions.diagonal_mixtures import (
+    GaussianScaleMixture,
+    MixtureOfDiagNormals,
+    MixtureOfDiagNormalsSharedCovariance,
+)
+from ppl.distributions.directional import ProjectedNormal, VonMises3D
+from ppl.distributions.dirichlet import Dirichlet
 from ppl.distributions.discrete_uniform import DiscreteUniform
 from ppl.distributions.distribution import Distribution, ScoreParts
 from ppl.distributions.empirical import Empirical
@@ -20,6 +27,7 @@ from ppl.distributions.expanded import ExpandedDistribution
 from ppl.distributions.gamma import Chi2, Exponential, Gamma, InverseGamma
 from ppl.distributions.gumbel import Gumbel
 from ppl.distributions.independent import Independent
+from ppl.distributions.inverse_wishart import InverseWishart, InverseWishartCholesky
 from ppl.distributions.laplace import (
     AsymmetricLaplace,
     AsymmetricLaplaceQuantile,
@@ -29,19 +37,18 @@ from ppl.distributions.laplace import (
 )
 from ppl.distributions.levy import Levy
 from ppl.distributions.lifting import lift
+from ppl.distributions.lkj import LKJ, LKJCholesky
 from ppl.distributions.log_normal_negative_binomial import LogNormalNegativeBinomial
 from ppl.distributions.logistic import Logistic, SkewLogistic
+from ppl.distributions.logistic_normal import LogisticNormal
+from ppl.distributions.low_rank_normal import LowRankMultivariateNormal
 from ppl.distributions.masked import MaskedDistribution
+from ppl.distributions.matrix_normal import MatrixNormal
 from ppl.distributions.multinomial import DirichletMultinomial, Multinomial
-from ppl.distributions.multivariate import (
-    Dirichlet,
-    LKJCholesky,
-    LogisticNormal,
-    LowRankMultivariateNormal,
-    MixtureSameFamily,
-    MultivariateNormal,
-    Wishart,
-)
+from ppl.distributions.multivariate import MixtureSameFamily
+from ppl.distributions.multivariate_normal import MultivariateNormal
+from ppl.distributions.multivariate_student import MultivariateStudentT
+from ppl.distributions.nan_masked import NanMaskedMultivariateNormal, NanMaskedNormal
 from ppl.distributions.negative_binomial import GammaPoisson, NegativeBinomial, NegativeBinomial2
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
 from ppl.distributions.one_hot import OneHotCategorical, OneHotCategoricalStraightThrough
@@ -55,13 +62,18 @@ from ppl.distributions.relaxed import (
     RelaxedOneHotCategoricalStraightThrough,
 )
 from ppl.distributions.student import FisherSnedecor, StudentT
+from ppl.distributions.toroidal import SineBivariateVonMises, SineSkewed
 from ppl.distributions.transformed import TransformedDistribution
+from ppl.distributions.transport_normal import AVFMultivariateNormal, OMTMultivariateNormal
 from ppl.distributions.uniform import ContinuousBernoulli, LogUniform, Uniform
 from ppl.distributions.validation import enable_validation, is_validation_enabled, validation_enabled
 from ppl.distributions.von_mises import VonMises
 from ppl.distributions.weibull import Dagum, Gompertz, Weibull
+from ppl.distributions.wishart import Wishart, WishartCholesky
 
 __all__ = [
+    "LKJ",
+    "AVFMultivariateNormal",
     "AffineBeta",
     "AsymmetricLaplace",
     "AsymmetricLaplaceQuantile",
@@ -92,6 +104,7 @@ __all__ = [
     "FisherSnedecor",
     "Gamma",
     "GammaPoisson",
+    "GaussianScaleMixture",
     "GeneralizedPareto",
     "Geometric",
     "Gompertz",
@@ -100,6 +113,8 @@ __all__ = [
     "HalfNormal",
     "Independent",
     "InverseGamma",
+    "InverseWishart",
+    "InverseWishartCholesky",
     "Kumaraswamy",
     "LKJCholesky",
     "Laplace",
@@ -112,22 +127,32 @@ __all__ = [
     "LowRankMultivariateNormal",
     "LowerTruncatedPowerLaw",
     "MaskedDistribution",
+    "MatrixNormal",
+    "MixtureOfDiagNormals",
+    "MixtureOfDiagNormalsSharedCovariance",
     "MixtureSameFamily",
     "Multinomial",
     "MultivariateNormal",
+    "MultivariateStudentT",
+    "NanMaskedMultivariateNormal",
+    "NanMaskedNormal",
     "NegativeBinomial",
     "NegativeBinomial2",
     "Normal",
+    "OMTMultivariateNormal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
     "OrderedLogistic",
     "Pareto",
     "Poisson",
+    "ProjectedNormal",
     "RelaxedBernoulli",
     "RelaxedBernoulliStraightThrough",
     "RelaxedOneHotCategorical",
     "RelaxedOneHotCategoricalStraightThrough",
     "ScoreParts",
+    "SineBivariateVonMises",
+    "SineSkewed",
     "SkewLogistic",
     "SoftAsymmetricLaplace",
     "SoftLaplace",
@@ -136,8 +161,10 @@ __all__ = [
     "Uniform",
     "Unit",
     "VonMises",
+    "VonMises3D",
     "Weibull",
     "Wishart",
+    "WishartCholesky",
     "biject_to",
     "constraints",
     "enable_validation",
