@@ -41,13 +41,19 @@ from ppl.distributions.discrete import (
     OneHotCategoricalStraightThrough,
     Poisson,
 )
+from ppl.distributions.discrete_hmm import DiscreteHMM
 from ppl.distributions.distribution import Distribution, ScoreParts
 from ppl.distributions.empirical import (
     Empirical,
 )
 from ppl.distributions.expanded import ExpandedDistribution
+from ppl.distributions.gamma_gaussian_hmm import GammaGaussianHMM
+from ppl.distributions.gaussian_hmm import GaussianHMM
+from ppl.distributions.gaussian_mrf import GaussianMRF
 from ppl.distributions.independent import Independent
+from ppl.distributions.independent_hmm import IndependentHMM
 from ppl.distributions.lifting import lift
+from ppl.distributions.linear_hmm import LinearHMM
 from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.multivariate import (
     Dirichlet,
@@ -77,6 +83,7 @@ __all__ = [
     "ContinuousBernoulli",
     "Delta",
     "Dirichlet",
+    "DiscreteHMM",
     "Distribution",
     "Empirical",
     "ExpandedDistribution",
@@ -84,16 +91,21 @@ __all__ = [
     "ExponentialFamily",
     "FisherSnedecor",
     "Gamma",
+    "GammaGaussianHMM",
+    "GaussianHMM",
+    "GaussianMRF",
     "GeneralizedPareto",
     "Geometric",
     "Gumbel",
     "HalfCauchy",
     "HalfNormal",
     "Independent",
+    "IndependentHMM",
     "InverseGamma",
     "Kumaraswamy",
     "LKJCholesky",
     "Laplace",
+    "LinearHMM",
     "LogNormal",
     "LogisticNormal",
     "LowRankMultivariateNormal",

@@ -89,6 +89,10 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         """The number of event dims."""
         return len(self.event_shape)
 
+    def _event_shape_of(self, value: Tensor) -> Size:
+        """The event shape to check a value against; a law of sequences of any length overrides it."""
+        return self.event_shape
+
     def _validate_sample(self, value: Tensor) -> None:
         if not validation.is_trusted():
             validation.check_value(self, value)
