@@ -15,15 +15,12 @@ from ppl.distributions.continuous import (
     FisherSnedecor,
     Gamma,
     GeneralizedPareto,
-    Gumbel,
     InverseGamma,
     Kumaraswamy,
-    Laplace,
     Pareto,
     RelaxedBernoulli,
     StudentT,
     Uniform,
-    VonMises,
     Weibull,
 )
 from ppl.distributions.delta import (
@@ -50,10 +47,19 @@ from ppl.distributions.expanded import ExpandedDistribution
 from ppl.distributions.gamma_gaussian_hmm import GammaGaussianHMM
 from ppl.distributions.gaussian_hmm import GaussianHMM
 from ppl.distributions.gaussian_mrf import GaussianMRF
+from ppl.distributions.gumbel import Gumbel
 from ppl.distributions.independent import Independent
 from ppl.distributions.independent_hmm import IndependentHMM
+from ppl.distributions.laplace import (
+    AsymmetricLaplace,
+    AsymmetricLaplaceQuantile,
+    Laplace,
+    SoftAsymmetricLaplace,
+    SoftLaplace,
+)
 from ppl.distributions.lifting import lift
 from ppl.distributions.linear_hmm import LinearHMM
+from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.multivariate import (
     Dirichlet,
@@ -72,8 +78,11 @@ from ppl.distributions.validation import (
     is_validation_enabled,
     validation_enabled,
 )
+from ppl.distributions.von_mises import VonMises
 
 __all__ = [
+    "AsymmetricLaplace",
+    "AsymmetricLaplaceQuantile",
     "Bernoulli",
     "Beta",
     "Binomial",
@@ -107,6 +116,7 @@ __all__ = [
     "Laplace",
     "LinearHMM",
     "LogNormal",
+    "Logistic",
     "LogisticNormal",
     "LowRankMultivariateNormal",
     "MaskedDistribution",
@@ -122,6 +132,9 @@ __all__ = [
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
     "ScoreParts",
+    "SkewLogistic",
+    "SoftAsymmetricLaplace",
+    "SoftLaplace",
     "StudentT",
     "TransformedDistribution",
     "Uniform",
