@@ -6,6 +6,7 @@ See `ppl.distributions.distribution` for the contract on shapes.
 from torch.distributions import ExponentialFamily, biject_to, kl_divergence, register_kl, transform_to
 
 from ppl.distributions import constraints, transforms
+from ppl.distributions.car import CAR
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
 from ppl.distributions.continuous import (
     Beta,
@@ -43,6 +44,7 @@ from ppl.distributions.distribution import Distribution, ScoreParts
 from ppl.distributions.empirical import (
     Empirical,
 )
+from ppl.distributions.euler_maruyama import EulerMaruyama
 from ppl.distributions.expanded import ExpandedDistribution
 from ppl.distributions.gamma_gaussian_hmm import GammaGaussianHMM
 from ppl.distributions.gaussian_hmm import GaussianHMM
@@ -73,6 +75,7 @@ from ppl.distributions.multivariate import (
     Wishart,
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.state_space import GaussianRandomWalk, GaussianStateSpace
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,
@@ -81,6 +84,7 @@ from ppl.distributions.validation import (
 from ppl.distributions.von_mises import VonMises
 
 __all__ = [
+    "CAR",
     "AsymmetricLaplace",
     "AsymmetricLaplaceQuantile",
     "Bernoulli",
@@ -95,6 +99,7 @@ __all__ = [
     "DiscreteHMM",
     "Distribution",
     "Empirical",
+    "EulerMaruyama",
     "ExpandedDistribution",
     "Exponential",
     "ExponentialFamily",
@@ -103,6 +108,8 @@ __all__ = [
     "GammaGaussianHMM",
     "GaussianHMM",
     "GaussianMRF",
+    "GaussianRandomWalk",
+    "GaussianStateSpace",
     "GeneralizedPareto",
     "Geometric",
     "Gumbel",

@@ -72,6 +72,8 @@ class GaussianMRF(HiddenMarkovModel):
         Args: duration, for a chain that has none of its own.
         """
         length = self._length() if duration is None else duration
+        if length == 0:
+            raise ValueError("GaussianMRF: a chain of no steps has nothing to be directed.")
         n = self.hidden_dim
         observation = self._observation
         pairs = self._transition + observation.marginalize(right=self.obs_dim).pad(left=n)
@@ -101,8 +103,6 @@ class GaussianMRF(HiddenMarkovModel):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The normalised log density. Shapes: (*sample, *batch, T, d) -> (*sample, *batch)."""
-        if value.shape[-2] == 0:
-            return self._whole(value).sum((-1, -2))
         return self._of(value).log_prob(value)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:

@@ -30,6 +30,7 @@ class IndependentHMM(Wraps):
         self.base_dist = base_dist
         shape = Size((base_dist.event_shape[0], base_dist.batch_shape[-1]))
         super().__init__(base_dist.batch_shape[:-1], shape, validate_args=False)
+        self._validate_args = bool(getattr(base_dist, "_validate_args", False))
 
     @property
     def duration(self) -> int | None:
@@ -53,6 +54,7 @@ class IndependentHMM(Wraps):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density, summed over the sequences. Shapes: (*sample, *batch, T, d) -> (*sample, *batch)."""
+        self._check_form(value)
         return self.base_dist.log_prob(_apart(value)).sum(-1)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:

@@ -153,7 +153,10 @@ def _combine(left: Bundle, right: Bundle) -> Bundle:
     lu, pivots = torch.linalg.lu_factor(one + c1 @ j2)
     a = torch.linalg.lu_solve(lu, pivots, a1)
     c = torch.linalg.lu_solve(lu, pivots, c1)
-    b = torch.linalg.lu_solve(lu, pivots, b1 + c1 @ eta2)
+    v = b1 + c1 @ eta2  # with sample dims of its own; torch's lu_solve broadcasts wrongly under vmap (2.13)
+    batch = torch.broadcast_shapes(v.shape[:-2], lu.shape[:-2])
+    lu, pivots = lu.expand(batch + lu.shape[-2:]), pivots.expand(batch + pivots.shape[-1:])
+    b = torch.linalg.lu_solve(lu, pivots, v.expand(batch + v.shape[-2:]))
     return (
         a2 @ a,
         a2 @ b + b2,
@@ -231,6 +234,18 @@ def affine_moments(model: StateSpace, length: int) -> tuple[Tensor, Tensor]:
     q = _replace_first(q, first @ model.initial_cov[..., None, :, :] @ first.mT + q[..., :1, :, :])
     _, loc, cov = associative_scan(lambda left, right: _compose_moments(right, left), (f, b, q), _TIME)
     return loc.squeeze(-1), cov
+
+
+def noisy_path_moments(transition: Tensor, noise_cov: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Powers and covariances of z_t = z_{t-1} @ transition.mT + N(0, noise_cov) from z_0 = 0: the state in columns.
+
+    Shapes: transition, noise_cov (*batch, 1 or T, n, n) -> twice (*batch, T, n, n).
+    """
+    batch = torch.broadcast_shapes(transition.shape[:-3], noise_cov.shape[:-3])
+    f, q = (x.expand((*batch, length, *x.shape[-2:])) for x in (transition, noise_cov))
+    zero = q[..., :1] * 0
+    f, _, cov = associative_scan(lambda left, right: _compose_moments(right, left), (f, zero, q), _TIME)
+    return f, cov
 
 
 def _compose(outer: Bundle, inner: Bundle) -> Bundle:

@@ -6,12 +6,22 @@ import rows_continuous
 import rows_discrete
 import rows_location
 import rows_multivariate
+import rows_normal_arrays
+import rows_sequences
 import rows_wrappers
 from case import Case
 
 import ppl.distributions as dist
 
-ROWS = (rows_continuous, rows_discrete, rows_location, rows_multivariate, rows_wrappers)
+ROWS = (
+    rows_continuous,
+    rows_discrete,
+    rows_location,
+    rows_multivariate,
+    rows_normal_arrays,
+    rows_sequences,
+    rows_wrappers,
+)
 CASES: list[Case] = [case for rows in ROWS for case in rows.CASES]
 
 #: Exported, but nothing to build.
