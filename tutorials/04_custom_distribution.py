@@ -64,7 +64,9 @@ class LogLogistic(dist.Distribution):
 heading("1. A new family")
 d = LogLogistic(20.0, 1.5)
 print("expanded and made an event:", d.expand((3, 2)).to_event(1))
-print("masked, counted only in part:", d.expand((2,)).mask(torch.tensor([True, False])).log_prob(torch.tensor([3.0, 4.0])))
+print(
+    "masked, counted only in part:", d.expand((2,)).mask(torch.tensor([True, False])).log_prob(torch.tensor([3.0, 4.0]))
+)
 print("its shapes, from its arguments':", LogLogistic.infer_shapes(scale=(3, 1), power=(4,)))
 grid = torch.linspace(-12.0, 16.0, 20001).exp()
 mass = torch.trapezoid(d.log_prob(grid).exp(), grid).item()
@@ -123,8 +125,12 @@ for name, values in exact.items():
     assert abs(error) < (0.6 if SHORT else 0.3)
 
 later = Predictive(lengths, posterior_samples=posterior)()["days"]
-print(f"strikes of more than 60 days: {(days > 60).double().mean():.0%} of the data, {(later > 60).double().mean():.0%} predicted")
-print(f"      of more than 200 days: {(days > 200).double().mean():.0%} of the data, {(later > 200).double().mean():.1%} predicted")
+print(
+    f"strikes of more than 60 days: {(days > 60).double().mean():.0%} of the data, {(later > 60).double().mean():.0%} predicted"
+)
+print(
+    f"      of more than 200 days: {(days > 200).double().mean():.0%} of the data, {(later > 200).double().mean():.1%} predicted"
+)
 
 # %% [markdown]
 # ## A density without a name

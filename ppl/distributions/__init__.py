@@ -3,11 +3,12 @@
 See `ppl.distributions.distribution` for the contract on shapes.
 """
 
-from torch.distributions import ExponentialFamily, biject_to, kl_divergence, register_kl, transform_to
+from torch.distributions import ExponentialFamily, kl_divergence, register_kl
 
 from ppl.distributions import constraints, transforms
 from ppl.distributions.car import CAR
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
+from ppl.distributions.circulant_normal import CirculantNormal
 from ppl.distributions.continuous import (
     Beta,
     Chi2,
@@ -75,6 +76,7 @@ from ppl.distributions.multivariate import (
     Wishart,
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.registry import ConstraintRegistry, biject_to, transform_to
 from ppl.distributions.state_space import GaussianRandomWalk, GaussianStateSpace
 from ppl.distributions.validation import (
     enable_validation,
@@ -82,6 +84,7 @@ from ppl.distributions.validation import (
     validation_enabled,
 )
 from ppl.distributions.von_mises import VonMises
+from ppl.distributions.zero_sum_normal import ZeroSumNormal
 
 __all__ = [
     "CAR",
@@ -93,6 +96,8 @@ __all__ = [
     "Categorical",
     "Cauchy",
     "Chi2",
+    "CirculantNormal",
+    "ConstraintRegistry",
     "ContinuousBernoulli",
     "Delta",
     "Dirichlet",
@@ -149,6 +154,7 @@ __all__ = [
     "VonMises",
     "Weibull",
     "Wishart",
+    "ZeroSumNormal",
     "biject_to",
     "constraints",
     "enable_validation",

@@ -57,7 +57,8 @@ class CAR(Family):
                 f"CAR: argument 'adj_matrix' must be a square matrix{' without batch dims' if is_sparse else ''}, but its "
                 f"shape is {tuple(dense.shape)}."
             )
-        loc = loc if isinstance(loc, Tensor) else torch.full((n,), float(loc), dtype=dense.dtype, device=dense.device)
+        dtype = dense.dtype if dense.is_floating_point() else torch.get_default_dtype()
+        loc = loc if isinstance(loc, Tensor) else torch.full((n,), float(loc), dtype=dtype, device=dense.device)
         if loc.dim() == 0 or loc.shape[-1] == 1:
             loc = loc.reshape(loc.shape or (1,)).expand((*loc.shape[:-1], n))
         if loc.shape[-1] != n:

@@ -101,7 +101,7 @@ class EulerMaruyama(Distribution):
         scale = diffusion * dt.sqrt()
         log_scale = torch.as_tensor(scale).log().expand(x[1:].shape)
         z = (x[1:] - x[:-1] - drift * dt) / scale
-        steps = -0.5 * z.square() - log_scale - _HALF_LOG_2PI
+        steps: Tensor = -0.5 * z.square() - log_scale - _HALF_LOG_2PI
         inner = tuple(range(-(self.event_dim - 1), 0))
         steps = steps.sum(inner) if inner else steps
         first: Tensor = self.init_dist.log_prob(x[0])

@@ -178,11 +178,12 @@ class GaussianRandomWalk(Family):
     @property
     def variance(self) -> Tensor:
         steps = torch.arange(1, self.num_steps + 1, dtype=self.scale.dtype, device=self.scale.device)
-        return self.scale.square()[..., None] * steps
+        spread: Tensor = self.scale.square()[..., None] * steps
+        return spread
 
     def entropy(self) -> Tensor:
         """Expected -log density."""
-        return self.num_steps * (self.scale.log() + 0.5 * (1 + _LOG_2PI))
+        return (self.scale.log() + 0.5 * (1 + _LOG_2PI)) * self.num_steps
 
     @classmethod
     def infer_shapes(cls, **arg_shapes: Any) -> tuple[Size, Size]:
@@ -193,8 +194,10 @@ class GaussianRandomWalk(Family):
 def _tril_of(form: str, matrix: Tensor) -> Tensor:
     """The Cholesky factor of a covariance that is given itself or by its inverse."""
     if form == "covariance_matrix":
-        return torch.linalg.cholesky(matrix)
+        tril: Tensor = torch.linalg.cholesky(matrix)
+        return tril
     # P = U Uᵀ with U upper triangular, by turning rows and columns around; then P⁻¹ = U⁻ᵀ U⁻¹
     upper = torch.linalg.cholesky(matrix.flip((-2, -1))).flip((-2, -1))
     one = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    return torch.linalg.solve_triangular(upper.mT, one, upper=False)
+    lower: Tensor = torch.linalg.solve_triangular(upper.mT, one, upper=False)
+    return lower
