@@ -72,7 +72,7 @@ class DiscreteHMM(HiddenMarkovModel):
         inner: Any = self.observation_dist.support
         return constraints.independent(inner, self.event_dim - inner.event_dim)
 
-    def _filled(self, value: Tensor) -> Tensor:
+    def _counted(self, value: Tensor) -> Tensor:
         # a value counts if any state counts it; what none does may be anything
         d = self.observation_dist
         return fill_missing(d, value.unsqueeze(-1 - len(d.event_shape))).select(-1 - len(d.event_shape), 0)

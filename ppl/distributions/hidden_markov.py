@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions import validation
 from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape, expanded
 from ppl.distributions.lifting import lift
 from ppl.distributions.masked import MaskedDistribution, mask_value
@@ -66,15 +65,7 @@ class HiddenMarkovModel(Distribution):
             return self.event_shape
         return Size((value.shape[-self.event_dim], *self.event_shape[1:]))
 
-    def _validate_sample(self, value: Tensor) -> None:
-        if validation.is_trusted():
-            return
-        if isinstance(value, Tensor):
-            value = self._filled(value)
-        validation.check_value(self, value)
-
-    def _filled(self, value: Tensor) -> Tensor:
-        """The value with its missing observations, which may be NaN, moved into the support."""
+    def _counted(self, value: Tensor) -> Tensor:
         return fill_missing(self.observation_dist, value)
 
     def _length(self) -> int:

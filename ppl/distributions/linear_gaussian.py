@@ -111,7 +111,7 @@ class LinearGaussian(HiddenMarkovModel):
         """False where an entry of an observation is missing; None where none is. Shapes: (*batch, T, d)."""
         return self.model.observed
 
-    def _filled(self, value: Tensor) -> Tensor:
+    def _counted(self, value: Tensor) -> Tensor:
         if self.model.observed is None:
             return value
         return torch.where(self.model.observed, value, torch.zeros_like(value))

@@ -239,6 +239,8 @@ def event_shape_of(d: torch.distributions.Distribution, value: Tensor) -> torch.
 
 def bad_entries(d: torch.distributions.Distribution, value: Tensor) -> Tensor | None:
     """A boolean tensor, true where the value lies outside the support; None when it lies inside everywhere."""
+    counted: Callable[[Tensor], Tensor] | None = getattr(d, "_counted", None)  # foreign ones have none
+    value = value if counted is None else counted(value)
     try:
         support = d.support
     except NotImplementedError:

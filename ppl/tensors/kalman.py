@@ -188,7 +188,7 @@ class Backward:
         noise = torch.randn(
             (*sample_shape, *batch, self.loc.shape[-2], 1), dtype=self.loc.dtype, device=self.loc.device
         )
-        drawn = self.loc + torch.linalg.cholesky(self.cov) @ noise
+        drawn = self.loc + _root(self.cov) @ noise
         return associative_scan(_compose, (self.gain, drawn), _TIME, reverse=True)[1].squeeze(-1)
 
 
@@ -268,6 +268,13 @@ def _append(x: Tensor, last: Tensor) -> Tensor:
     """One after the other in time."""
     batch = torch.broadcast_shapes(x.shape[:-3], last.shape[:-3])
     return torch.cat((x.expand(batch + x.shape[-3:]), last.expand(batch + last.shape[-3:])), _TIME)
+
+
+def _root(cov: Tensor) -> Tensor:
+    """A Cholesky factor, also where rounding has left a covariance a little less than positive definite."""
+    slack = 16 * cov.shape[-1] * torch.finfo(cov.dtype).eps
+    root: Tensor = torch.linalg.cholesky(cov + slack * torch.diag_embed(cov.diagonal(dim1=-2, dim2=-1)))
+    return root
 
 
 def _symmetric(x: Tensor) -> Tensor:
