@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Size, Tensor
 
 from ppl.distributions.distribution import ShapeLike
+from ppl.distributions.lifting import lift
 from ppl.distributions.linear_gaussian import LinearGaussian
 from ppl.distributions.multivariate import MultivariateNormal
-from ppl.tensors.kalman import affine_path, smoother
+from ppl.distributions.normal_vector import normal_vector
+from ppl.tensors.kalman import absorb, affine_path, smoother
 
 
 class GaussianHMM(LinearGaussian):
@@ -87,6 +89,22 @@ class GaussianHMM(LinearGaussian):
         loc, cov = first._last_state(first._filtered(data))
         return self._from(replace(rest, initial_loc=loc, initial_cov=cov), data.shape[:-2], left)
 
+    def conjugate_update(self, other: Any) -> tuple[Self, Tensor]:
+        """Weigh the sequences by a normal density whose steps are independent of one another.
+
+        Returns the updated model and a log normaliser, with
+        self.log_prob(x) + other.log_prob(x) = updated.log_prob(x) + log_normaliser.
+
+        Args: other, of event shape (T, d): `Normal(...).to_event(2)` or `MultivariateNormal(...).to_event(1)`.
+        Raises: ValueError for anything else, and for a model with missing observations.
+        """
+        if self.model.observed is not None:
+            raise ValueError("GaussianHMM.conjugate_update: the model has missing observations; unmask them first.")
+        loc, cov = _steps_of(other)
+        model, log_normalizer = absorb(self.model, self._whole(loc), cov)
+        batch = torch.broadcast_shapes(self.batch_shape, log_normalizer.shape)
+        return self._from(model, batch, loc.shape[-2]), log_normalizer
+
     @property
     def variance(self) -> Tensor:
         return self._observation_moments()[1].diagonal(dim1=-2, dim2=-1).expand(self.shape())
@@ -95,3 +113,16 @@ class GaussianHMM(LinearGaussian):
         """Expected -log density; the covariances of the predictions do not depend on what is observed."""
         filtered = self._filtered(self.model.observation_loc.new_zeros(self.shape()))
         return 0.5 * (filtered.log_det + filtered.count * (1 + math.log(2 * math.pi))).sum(-1)
+
+
+def _steps_of(other: Any) -> tuple[Tensor, Tensor]:
+    """Means and covariances of a normal sequence of independent steps. Shapes: (*batch, T, d), (*batch, T, d, d)."""
+    if isinstance(other, torch.distributions.Independent) and len(other.event_shape) == 2:
+        ndims = other.reinterpreted_batch_ndims
+        steps: Any = lift(other.base_dist).to_event(ndims - 1)
+        found = normal_vector("GaussianHMM.conjugate_update", "other", steps)
+        return found.loc, found.covariance
+    raise ValueError(
+        "GaussianHMM.conjugate_update: argument 'other' must be Normal(...).to_event(2) or MultivariateNormal(...)"
+        f".to_event(1), but it is {type(other).__name__}."
+    )

@@ -13,7 +13,7 @@ ever inverted; covariances are updated in Joseph's form, as sums of positive par
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -117,17 +117,18 @@ def kalman_filter(model: StateSpace, value: Tensor) -> Filtered:
 def _filter_states(
     model: StateSpace, f: Tensor, b: Tensor, q: Tensor, h: Tensor, r: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Means and covariances of the states given the observations so far.
-
-    Element t is p(z_t | z_{t-1}, x_t) = N(a z_{t-1} + b, c) with p(x_t | z_{t-1}) ∝ exp(z·eta - ½ z·j z); the first one
-    already has the initial state integrated out.
-    """
+    """Means and covariances of the states given the observations so far."""
     # the first state's prior stands in for the noise of the first step
     p = f[..., :1, :, :] @ model.initial_cov[..., None, :, :] @ f[..., :1, :, :].mT + q[..., :1, :, :]
     q = _replace_first(q, _symmetric(p))
     b = _replace_first(b, f[..., :1, :, :] @ model.initial_loc[..., None, :, None] + b[..., :1, :, :])
     f = _replace_first(f, torch.zeros_like(f[..., :1, :, :]))
+    _, loc, cov, _, _ = associative_scan(_combine, _elements(f, b, q, h, r, y), _TIME)
+    return loc, cov
 
+
+def _elements(f: Tensor, b: Tensor, q: Tensor, h: Tensor, r: Tensor, y: Tensor) -> Bundle:
+    """What each step says: p(z_t | z_{t-1}, x_t) = N(a z_{t-1} + b, c), p(x_t | z_{t-1}) ∝ exp(z·eta - ½ z·j z)."""
     hq = h @ q
     chol = torch.linalg.cholesky(_symmetric(hq @ h.mT + r))
     gain = torch.cholesky_solve(hq, chol).mT
@@ -135,15 +136,13 @@ def _filter_states(
     rest = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device) - gain @ h
     hf = h @ f
     pulled = torch.cholesky_solve(hf, chol).mT  # fᵀ hᵀ s⁻¹
-    elements = (
+    return (
         rest @ f,
         b + gain @ residual,
         _symmetric(rest @ q @ rest.mT + gain @ r @ gain.mT),
         pulled @ residual,
         _symmetric(pulled @ hf),
     )
-    _, loc, cov, _, _ = associative_scan(_combine, elements, _TIME)
-    return loc, cov
 
 
 def _combine(left: Bundle, right: Bundle) -> Bundle:
@@ -209,6 +208,58 @@ def smoother(model: StateSpace, filtered: Filtered) -> Backward:
         _append(shift, loc[..., -1:, :, :]),
         _append(noise, cov[..., -1:, :, :]),
     )
+
+
+def absorb(model: StateSpace, value: Tensor, noise_cov: Tensor) -> tuple[StateSpace, Tensor]:
+    """Weigh the sequences of a model by normal densities around given values, one for each step.
+
+    Returns the model whose density is p(x) ∏_t N(x_t; value_t, noise_cov_t), normalised, and the log of its integral.
+    Its states run forwards again: each transition takes up what all later values say.
+
+    Shapes: value (*batch, T, d), noise_cov (*batch, T, d, d), T at least 1, nothing missing.
+    """
+    model = model.over(value.shape[-2])
+    f, h = model.transition.mT, model.observation.mT
+    q, r, m = model.transition_cov, model.observation_cov, model.observation_loc[..., None]
+    b, y = model.transition_loc[..., None], value[..., None]
+    both = r + noise_cov
+    chol = torch.linalg.cholesky(both)
+    # states: what the values at t and later say, as likelihoods exp(z·eta - ½ z·j z) of z_t
+    *_, eta, j = associative_scan(_combine, _elements(f, b, q, h, both, y - m), _TIME, reverse=True)
+    pulled = torch.cholesky_solve(h, chol).mT
+    last_eta, last_j = torch.zeros_like(eta[..., :1, :, :]), torch.zeros_like(j[..., :1, :, :])
+    eta_here = _append(eta[..., 1:, :, :], last_eta) + pulled @ (y - m)
+    j_here = _append(j[..., 1:, :, :], last_j) + _symmetric(pulled @ h)
+    a, b, q = _weigh(f, b, q, eta_here, j_here)
+    start = model.initial_loc[..., None]
+    _, start, cov = _weigh(start, start, model.initial_cov, eta[..., 0, :, :], j[..., 0, :, :])
+    # observations: between the model's mean and the value
+    gain = torch.cholesky_solve(r, chol).mT
+    rest = torch.eye(r.shape[-1], dtype=r.dtype, device=r.device) - gain
+    absorbed = StateSpace(
+        start.squeeze(-1),
+        cov,
+        a.mT,
+        b.squeeze(-1),
+        q,
+        (rest @ h).mT,
+        (rest @ m + gain @ y).squeeze(-1),
+        _symmetric(rest @ r @ rest.mT + gain @ noise_cov @ gain.mT),
+    )
+    return absorbed, kalman_filter(replace(model, observation_cov=both), value).log_density()
+
+
+def _weigh(f: Tensor, b: Tensor, q: Tensor, eta: Tensor, j: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The normal N(f z + b, q) of a state, weighed by a likelihood of it: matrix, offset and covariance."""
+    lu, pivots = torch.linalg.lu_factor(torch.eye(q.shape[-1], dtype=q.dtype, device=q.device) + q @ j)
+
+    def solve(x: Tensor) -> Tensor:
+        batch = torch.broadcast_shapes(x.shape[:-2], lu.shape[:-2])  # see _combine
+        wide = lu.expand(batch + lu.shape[-2:]), pivots.expand(batch + pivots.shape[-1:])
+        solved: Tensor = torch.linalg.lu_solve(*wide, x.expand(batch + x.shape[-2:]))
+        return solved
+
+    return solve(f), solve(b + q @ eta), _symmetric(solve(q))
 
 
 def affine_path(transition: Tensor, noise: Tensor, initial: Tensor) -> Tensor:

@@ -260,6 +260,26 @@ def test_forecasts(count: int) -> None:
     np.testing.assert_allclose(rest.filter(x[count:]).mean, d.filter(x).mean, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_conjugate_updates(length: int) -> None:
+    d = model(length)
+    for other in (
+        dist.Normal(vector(length, D), vector(length, D).exp()).to_event(2),
+        normal(D, length).to_event(1),
+        dist.Normal(vector(4, length, D), 0.7).to_event(2),
+    ):
+        updated, log_normalizer = d.conjugate_update(other)
+        x = vector(3, *other.batch_shape, length, D)
+        assert (updated.batch_shape, updated.event_shape) == (other.batch_shape, (length, D))
+        torch.testing.assert_close(
+            d.log_prob(x) + other.log_prob(x), updated.log_prob(x) + log_normalizer, rtol=1e-9, atol=1e-9
+        )
+    open_ended, _ = homogeneous().conjugate_update(dist.Normal(vector(4, D), 1.0).to_event(2))
+    assert open_ended.duration == 4
+    with pytest.raises(ValueError, match="'other' must be"):
+        d.conjugate_update(normal(D, length))
+
+
 def test_nothing_left_to_forecast() -> None:
     d = model(3)
     with pytest.raises(ValueError, match="nothing is left"):
