@@ -16,6 +16,9 @@ from ppl.tensors.log_matrix import chain_maps, log_matmul
 from ppl.tensors.scan import Bundle, associative_reduce, associative_scan
 from ppl.tensors.semiring import log_sum_exp
 
+#: With more states, the K³ operations a step of a parallel scan cost more than the K² of one step after the other.
+PARALLEL_STATES = 32
+
 
 class DiscreteHMM(HiddenMarkovModel):
     """Sequences of observations whose laws depend on the states of a finite Markov chain.
@@ -24,7 +27,8 @@ class DiscreteHMM(HiddenMarkovModel):
     x_t ~ observation_dist[z_t]: the rightmost batch dim of `observation_dist` is the state. It may be masked where
     observations are missing.
 
-    Densities, filters, smoothers and draws of states take O(log T) parallel steps over K × K matrices.
+    Densities, filters and smoothers take O(log T) parallel steps over K × K matrices, or for more than 32 states T steps
+    over vectors; draws take O(log T). Sums over states are exact wherever their terms lie, so nothing underflows.
 
     Args: initial_logits and transition_logits, not necessarily normalised; duration, the number of steps T where no
         parameter has a time dim.
@@ -100,12 +104,16 @@ class DiscreteHMM(HiddenMarkovModel):
         likelihoods = self._likelihoods(value)
         if likelihoods.shape[-2] == 0:
             return self.initial_logits.expand((*likelihoods.shape[:-2], likelihoods.shape[-1]))
+        if likelihoods.shape[-1] > PARALLEL_STATES:
+            return self._forward(likelihoods)[..., -1, :]
         (product,) = associative_reduce(_multiply, (self._steps(likelihoods),), -3)
         return log_matmul(self.initial_logits[..., None, :], product[..., 0, :, :]).squeeze(-2)
 
     def _forward(self, likelihoods: Tensor) -> Tensor:
         """log p(z_t, x_1 … x_t). Shapes: (*batch, T, K) -> (*batch, T, K)."""
         steps = self._steps(likelihoods)
+        if likelihoods.shape[-1] > PARALLEL_STATES:
+            return _walk(self.initial_logits, steps)
         first = log_matmul(self.initial_logits[..., None, None, :], steps[..., :1, :, :])
         (products,) = associative_scan(
             _multiply, (torch.cat((first.expand_as(steps[..., :1, :, :]), steps[..., 1:, :, :]), -3),), -3
@@ -122,8 +130,13 @@ class DiscreteHMM(HiddenMarkovModel):
         if likelihoods.shape[-2] == 0:
             return Categorical(logits=likelihoods, validate_args=False)
         steps = self._steps(likelihoods)
-        (later,) = associative_scan(_multiply, (steps[..., 1:, :, :],), -3, reverse=True)
-        backward = torch.cat((log_sum_exp(later, (-1,)), torch.zeros_like(likelihoods[..., :1, :])), -2)
+        nothing = torch.zeros_like(likelihoods[..., :1, :])
+        if likelihoods.shape[-1] > PARALLEL_STATES:
+            later = _walk(nothing[..., 0, :], steps[..., 1:, :, :].flip(-3).mT).flip(-2)
+        else:
+            (products,) = associative_scan(_multiply, (steps[..., 1:, :, :],), -3, reverse=True)
+            later = log_sum_exp(products, (-1,))
+        backward = torch.cat((later, nothing), -2)
         return Categorical(logits=self._forward(likelihoods) + backward, validate_args=False)
 
     def sample_posterior(self, value: Tensor, sample_shape: ShapeLike = Size()) -> Tensor:
@@ -166,6 +179,15 @@ class DiscreteHMM(HiddenMarkovModel):
         """A matrix with a time dim of some length."""
         matrix = matrix[None] if matrix.dim() == 2 else matrix
         return matrix.expand((*matrix.shape[:-3], length, *matrix.shape[-2:]))
+
+
+def _walk(state: Tensor, steps: Tensor) -> Tensor:
+    """The log weights of the states after each step, one after the other. Shapes: (*, K), (*, T, K, K) -> (*, T, K)."""
+    found = []
+    for step in steps.unbind(-3):
+        state = log_matmul(state[..., None, :], step).squeeze(-2)
+        found.append(state)
+    return torch.stack(found, -2) if found else steps[..., 0]
 
 
 def _multiply(left: Bundle, right: Bundle) -> Bundle:

@@ -135,6 +135,18 @@ def test_observations_that_are_missing() -> None:
     assert masked.sample((3,)).shape == (3, 5)
 
 
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_many_states_are_walked_one_step_after_the_other(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    d, *_ = model(length, True)
+    x = d.sample((2,))
+    log_prob, smooth, last = d.log_prob(x), d.smooth(x).probs, d.filter(x).probs
+    monkeypatch.setattr("ppl.distributions.discrete_hmm.PARALLEL_STATES", 2)
+    torch.testing.assert_close(d.log_prob(x), log_prob)
+    torch.testing.assert_close(d.smooth(x).probs, smooth)
+    torch.testing.assert_close(d.filter(x).probs, last)
+    assert d.sample_posterior(x).shape == (2, length)
+
+
 def test_without_a_duration() -> None:
     d = dist.DiscreteHMM(vector(K), vector(K, K), dist.Normal(vector(K), 1.0))
     assert d.duration is None and d.event_shape == (1,)

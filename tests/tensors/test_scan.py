@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl.tensors.log_matrix import chain_maps, log_matmul
 from ppl.tensors.scan import Bundle, associative_reduce, associative_scan
@@ -108,3 +109,25 @@ def test_log_matmul_of_impossible_steps() -> None:
 def test_maps_compose() -> None:
     first, second = torch.tensor([2, 0, 1]), torch.tensor([1, 1, 0])
     assert chain_maps((first,), (second,))[0].tolist() == [0, 1, 1]
+
+
+def test_a_large_log_matmul_goes_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 5, 4, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    x[0, 1], y[2] = -torch.inf, -torch.inf
+    whole = log_matmul(x, y)
+    monkeypatch.setattr("ppl.tensors.log_matrix.LARGE", 0)
+    for part in (1, 30, 100):
+        monkeypatch.setattr("ppl.tensors.log_matrix.PART", part)
+        torch.testing.assert_close(log_matmul(x, y), whole)
+        torch.testing.assert_close(torch.vmap(lambda x: log_matmul(x, y))(x), whole)
+    x, y = torch.randn(2, 5, 4, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    leaves = [x.requires_grad_(), y.requires_grad_()]
+    assert torch.autograd.gradcheck(log_matmul, leaves)
+    assert torch.autograd.gradgradcheck(log_matmul, leaves)
+    graph = make_fx(lambda x, y: torch.autograd.grad(log_matmul(x, y).sum(), [x, y]))(*leaves)
+    for got, expected in zip(graph(*leaves), torch.autograd.grad(log_matmul(x, y).sum(), leaves), strict=True):
+        torch.testing.assert_close(got, expected)
+    x = torch.full((1, 2, 4), -torch.inf, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(log_matmul(x, leaves[1].detach()).exp().sum(), [x])
+    assert not gradient.isnan().any()
