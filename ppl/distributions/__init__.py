@@ -10,8 +10,10 @@ from ppl.distributions.bernoulli import Bernoulli, Geometric
 from ppl.distributions.beta import AffineBeta, Beta, BetaProportion, Kumaraswamy
 from ppl.distributions.beta_binomial import BetaBinomial, BetaNegativeBinomial, ExtendedBetaBinomial
 from ppl.distributions.binomial import Binomial, ExtendedBinomial
+from ppl.distributions.car import CAR
 from ppl.distributions.categorical import Categorical, OrderedLogistic
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
+from ppl.distributions.circulant_normal import CirculantNormal
 from ppl.distributions.delta import Delta, Unit
 from ppl.distributions.diagonal_mixtures import (
     GaussianScaleMixture,
@@ -20,13 +22,19 @@ from ppl.distributions.diagonal_mixtures import (
 )
 from ppl.distributions.directional import ProjectedNormal, VonMises3D
 from ppl.distributions.dirichlet import Dirichlet
+from ppl.distributions.discrete_hmm import DiscreteHMM
 from ppl.distributions.discrete_uniform import DiscreteUniform
 from ppl.distributions.distribution import Distribution, ScoreParts
 from ppl.distributions.empirical import Empirical
+from ppl.distributions.euler_maruyama import EulerMaruyama
 from ppl.distributions.expanded import ExpandedDistribution
 from ppl.distributions.gamma import Chi2, Exponential, Gamma, InverseGamma
+from ppl.distributions.gamma_gaussian_hmm import GammaGaussianHMM
+from ppl.distributions.gaussian_hmm import GaussianHMM
+from ppl.distributions.gaussian_mrf import GaussianMRF
 from ppl.distributions.gumbel import Gumbel
 from ppl.distributions.independent import Independent
+from ppl.distributions.independent_hmm import IndependentHMM
 from ppl.distributions.inverse_wishart import InverseWishart, InverseWishartCholesky
 from ppl.distributions.laplace import (
     AsymmetricLaplace,
@@ -37,6 +45,7 @@ from ppl.distributions.laplace import (
 )
 from ppl.distributions.levy import Levy
 from ppl.distributions.lifting import lift
+from ppl.distributions.linear_hmm import LinearHMM
 from ppl.distributions.lkj import LKJ, LKJCholesky
 from ppl.distributions.log_normal_negative_binomial import LogNormalNegativeBinomial
 from ppl.distributions.logistic import Logistic, SkewLogistic
@@ -61,6 +70,7 @@ from ppl.distributions.relaxed import (
     RelaxedOneHotCategorical,
     RelaxedOneHotCategoricalStraightThrough,
 )
+from ppl.distributions.state_space import GaussianRandomWalk, GaussianStateSpace
 from ppl.distributions.student import FisherSnedecor, StudentT
 from ppl.distributions.toroidal import SineBivariateVonMises, SineSkewed
 from ppl.distributions.transformed import TransformedDistribution
@@ -70,8 +80,10 @@ from ppl.distributions.validation import enable_validation, is_validation_enable
 from ppl.distributions.von_mises import VonMises
 from ppl.distributions.weibull import Dagum, Gompertz, Weibull
 from ppl.distributions.wishart import Wishart, WishartCholesky
+from ppl.distributions.zero_sum_normal import ZeroSumNormal
 
 __all__ = [
+    "CAR",
     "LKJ",
     "AVFMultivariateNormal",
     "AffineBeta",
@@ -86,16 +98,19 @@ __all__ = [
     "Categorical",
     "Cauchy",
     "Chi2",
+    "CirculantNormal",
     "ConstraintRegistry",
     "ContinuousBernoulli",
     "Dagum",
     "Delta",
     "Dirichlet",
     "DirichletMultinomial",
+    "DiscreteHMM",
     "DiscreteUniform",
     "Distribution",
     "DoublyTruncatedPowerLaw",
     "Empirical",
+    "EulerMaruyama",
     "ExpandedDistribution",
     "Exponential",
     "ExponentialFamily",
@@ -103,8 +118,13 @@ __all__ = [
     "ExtendedBinomial",
     "FisherSnedecor",
     "Gamma",
+    "GammaGaussianHMM",
     "GammaPoisson",
+    "GaussianHMM",
+    "GaussianMRF",
+    "GaussianRandomWalk",
     "GaussianScaleMixture",
+    "GaussianStateSpace",
     "GeneralizedPareto",
     "Geometric",
     "Gompertz",
@@ -112,6 +132,7 @@ __all__ = [
     "HalfCauchy",
     "HalfNormal",
     "Independent",
+    "IndependentHMM",
     "InverseGamma",
     "InverseWishart",
     "InverseWishartCholesky",
@@ -119,6 +140,7 @@ __all__ = [
     "LKJCholesky",
     "Laplace",
     "Levy",
+    "LinearHMM",
     "LogNormal",
     "LogNormalNegativeBinomial",
     "LogUniform",
@@ -165,6 +187,7 @@ __all__ = [
     "Weibull",
     "Wishart",
     "WishartCholesky",
+    "ZeroSumNormal",
     "biject_to",
     "constraints",
     "enable_validation",

@@ -117,6 +117,14 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         """The number of event dims."""
         return len(self.event_shape)
 
+    def _event_shape_of(self, value: Tensor) -> Size:
+        """The event shape to check a value against; a law of sequences of any length overrides it."""
+        return self.event_shape
+
+    def _counted(self, value: Tensor) -> Tensor:
+        """The value to check; a law that leaves some entries out of its density moves those into the support."""
+        return value
+
     def _validate_sample(self, value: Tensor) -> None:
         if not validation.is_trusted():
             validation.check_value(self, value)
