@@ -264,9 +264,7 @@ def conditional_spline_autoregressive(
     """A `ConditionalSplineAutoregressive` with a network of its own: by default two layers of 10 units a variable."""
     param_dims = SplineFamily(count_bins, bound, order).param_dims
     network = ConditionalAutoRegressiveNN(input_dim, context_dim, _dims(hidden_dims, input_dim, 2), param_dims)
-    return ConditionalSplineAutoregressive(
-        input_dim, calmed(network), count_bins=count_bins, bound=bound, order=order
-    )
+    return ConditionalSplineAutoregressive(input_dim, calmed(network), count_bins=count_bins, bound=bound, order=order)
 
 
 def polynomial(input_dim: int, hidden_dims: Sequence[int] | None = None) -> Polynomial:

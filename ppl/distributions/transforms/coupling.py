@@ -72,7 +72,9 @@ class Coupling(TransformModule):
     def _joined(self, first: Tensor, second: Tensor, shape: Size) -> Tensor:
         second = second.reshape(*second.shape[:-1], *shape[self.dim :])
         batch = torch.broadcast_shapes(first.shape[: self.dim], second.shape[: self.dim])
-        return torch.cat([first.expand(*batch, *first.shape[self.dim :]), second.expand(*batch, *shape[self.dim :])], self.dim)
+        return torch.cat(
+            [first.expand(*batch, *first.shape[self.dim :]), second.expand(*batch, *shape[self.dim :])], self.dim
+        )
 
     def _call_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, second = self._split(x)
@@ -137,14 +139,17 @@ class SplineCoupling(Coupling):
         self.lower_spline = lower_spline
 
     def _shaped(self, param: Tensor, count: int) -> Tensor:
-        return param.unflatten(-1, (-1, count))
+        shaped: Tensor = param.unflatten(-1, (-1, count))
+        return shaped
 
     def _call_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y, log_det = super()._call_and_log_det(x)
         if self.lower_spline is None:
             return y, log_det
         first, log_slope = self.lower_spline._call_and_log_det(x[..., : self.split_dim])
-        return self._joined(first, y[..., self.split_dim :], y[..., self.split_dim :].shape), log_det + log_slope.sum(-1)
+        return self._joined(first, y[..., self.split_dim :], y[..., self.split_dim :].shape), log_det + log_slope.sum(
+            -1
+        )
 
     def _inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
         if self.lower_spline is None:

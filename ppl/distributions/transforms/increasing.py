@@ -146,7 +146,10 @@ class PolynomialFamily(Increasing):
         products = (a.unsqueeze(-2) * a.unsqueeze(-3)).sum(-4)  # (*, R + 1, R + 1, D)
         return torch.stack(
             [
-                sum((products[..., i, n - i, :] for i in range(max(0, n - degrees + 1), min(n, degrees - 1) + 1)), torch.zeros_like(products[..., 0, 0, :]))
+                sum(
+                    (products[..., i, n - i, :] for i in range(max(0, n - degrees + 1), min(n, degrees - 1) + 1)),
+                    torch.zeros_like(products[..., 0, 0, :]),
+                )
                 for n in range(2 * degrees - 1)
             ],
             -2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, cast
@@ -55,16 +56,16 @@ class ConditionalDenseNN(nn.Module):
         self.hidden_dims, self.param_dims = tuple(hidden_dims), tuple(param_dims)
         self.count_params, self.output_multiplier = len(self.param_dims), sum(self.param_dims)
         sizes = (input_dim + context_dim, *self.hidden_dims, self.output_multiplier)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.f = nn.ReLU() if nonlinearity is None else nonlinearity
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Outputs:
         """The outputs at an input, and a context if there is one."""
-        h = _joined(x, context, self.context_dim, type(self).__name__)
+        h = _joined(x, context, (self.input_dim, self.context_dim), type(self).__name__)
         for layer in self.layers[:-1]:
             h = self.f(layer(h))
         h = self.layers[-1](h)
-        return h if self.count_params == 1 else h.split(list(self.param_dims), -1)
+        return cast(Outputs, h if self.count_params == 1 else h.split(list(self.param_dims), -1))
 
 
 class DenseNN(ConditionalDenseNN):
@@ -116,7 +117,9 @@ class ConditionalAutoRegressiveNN(nn.Module):
         self.all_ones = all(p == 1 for p in self.param_dims)
         self.register_buffer("permutation", self._order(permutation))
         # degrees: a context is seen by all (0); a variable's own is its place, from 1
-        place = torch.empty(input_dim, dtype=torch.long).scatter_(0, self.permutation.cpu(), torch.arange(input_dim)) + 1
+        place = (
+            torch.empty(input_dim, dtype=torch.long).scatter_(0, self.permutation.cpu(), torch.arange(input_dim)) + 1
+        )
         first = 0 if context_dim else 1
         degrees = [torch.cat([torch.zeros(context_dim, dtype=torch.long), place])]
         for size in self.hidden_dims:
@@ -127,7 +130,7 @@ class ConditionalAutoRegressiveNN(nn.Module):
                     f"{' and a context' if context_dim else ''}: give it {kinds} units at least."
                 )
             degrees.append(first + torch.arange(size) * kinds // size)
-        masks = [after[:, None] >= before for before, after in zip(degrees, degrees[1:], strict=False)]
+        masks = [after[:, None] >= before for before, after in itertools.pairwise(degrees)]
         outputs = place.repeat(self.output_multiplier)
         masks.append(outputs[:, None] > degrees[-1])
         self.layers = nn.ModuleList(MaskedLinear(mask.shape[1], mask.shape[0], mask) for mask in masks)
@@ -152,7 +155,7 @@ class ConditionalAutoRegressiveNN(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Outputs:
         """The outputs at an input, and a context if there is one."""
-        inputs = _joined(x, context, self.context_dim, type(self).__name__)
+        inputs = _joined(x, context, (self.input_dim, self.context_dim), type(self).__name__)
         h = inputs
         for layer in self.layers[:-1]:
             h = self.f(layer(h))
@@ -205,12 +208,18 @@ def inverse_softplus(value: float) -> float:
     return math.log(math.expm1(value))
 
 
-def _joined(x: Tensor, context: Tensor | None, context_dim: int, name: str) -> Tensor:
+def _joined(x: Tensor, context: Tensor | None, dims: tuple[int, int], name: str) -> Tensor:
+    """The context before the input, broadcast, after a check of both against the sizes of the network."""
+    input_dim, context_dim = dims
+    if x.shape[-1:] != (input_dim,):
+        raise ValueError(f"{name}: the input's last dim must be {input_dim}, but its shape is {tuple(x.shape)}.")
     if context is None:
         if context_dim:
             raise ValueError(f"{name}: it was built for a context of {context_dim} dims, so pass one.")
         return x
     if context.shape[-1:] != (context_dim,):
-        raise ValueError(f"{name}: the context's last dim must be {context_dim}, but its shape is {tuple(context.shape)}.")
+        raise ValueError(
+            f"{name}: the context's last dim must be {context_dim}, but its shape is {tuple(context.shape)}."
+        )
     batch = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
     return torch.cat([context.expand(*batch, -1), x.expand(*batch, -1)], -1)

@@ -46,7 +46,9 @@ class SplineFamily(Increasing):
         if self.order not in ("linear", "quadratic"):
             raise ValueError(f"a spline's order must be 'linear' or 'quadratic', but got {self.order!r}.")
         if not 1 <= self.count_bins < 1 / MIN_BIN:
-            raise ValueError(f"a spline's count_bins must be from 1 to {1 / MIN_BIN - 1:.0f}, but got {self.count_bins}.")
+            raise ValueError(
+                f"a spline's count_bins must be from 1 to {1 / MIN_BIN - 1:.0f}, but got {self.count_bins}."
+            )
         if not self.bound > 0:
             raise ValueError(f"a spline's bound must be positive, but got {self.bound}.")
 
