@@ -7,6 +7,11 @@ from torch.distributions import ExponentialFamily, biject_to, kl_divergence, reg
 
 from ppl.distributions import constraints, transforms
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
+from ppl.distributions.conditional import (
+    ConditionalDistribution,
+    ConditionalTransformedDistribution,
+    ConstantConditionalDistribution,
+)
 from ppl.distributions.continuous import (
     Beta,
     Chi2,
@@ -61,6 +66,13 @@ from ppl.distributions.multivariate import (
     Wishart,
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.transforms import (
+    ComposeTransformModule,
+    ConditionalTransform,
+    ConditionalTransformModule,
+    ConstantConditionalTransform,
+    TransformModule,
+)
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,
@@ -74,6 +86,13 @@ __all__ = [
     "Categorical",
     "Cauchy",
     "Chi2",
+    "ComposeTransformModule",
+    "ConditionalDistribution",
+    "ConditionalTransform",
+    "ConditionalTransformModule",
+    "ConditionalTransformedDistribution",
+    "ConstantConditionalDistribution",
+    "ConstantConditionalTransform",
     "ContinuousBernoulli",
     "Delta",
     "Dirichlet",
@@ -111,6 +130,7 @@ __all__ = [
     "RelaxedOneHotCategorical",
     "ScoreParts",
     "StudentT",
+    "TransformModule",
     "TransformedDistribution",
     "Uniform",
     "Unit",

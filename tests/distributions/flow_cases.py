@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-import ppl.distributions.transforms as T
+from ppl.distributions import transforms
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ def shaken(module: Any, spread: float) -> Any:
 
 def _row(name: str, *args: Any, note: str = "", event: tuple[int, ...] = (3,), **options: Any) -> FlowCase:
     fields = {k: options.pop(k) for k in ("spread", "elementwise", "is_smooth") if k in options}
-    return FlowCase(f"{name}{note and '-' + note}", lambda: getattr(T, name)(*args, **options), event, **fields)
+    return FlowCase(
+        f"{name}{note and '-' + note}", lambda: getattr(transforms, name)(*args, **options), event, **fields
+    )
 
 
 FLOWS = [

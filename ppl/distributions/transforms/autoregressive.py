@@ -89,8 +89,8 @@ class AffineAutoregressive(Autoregressive):
 class NeuralAutoregressive(Autoregressive):
     """Each variable goes through a small increasing network, whose weights depend on the variables before.
 
-    The inverse takes one pass of the autoregressive network for each variable, and for each a search of 62 evaluations
-    of the small network; it is exact to rounding, with gradients.
+    The inverse takes one pass of the autoregressive network for each variable, and for each a search
+    through the small one (10 evaluations at 16 points at once, 3 at one); it is exact to rounding, with gradients.
 
     Args:   autoregressive_nn, with param_dims (hidden_units,) * 3; activation, "sigmoid", "ELU" or "leaky_relu".
     Source: deep sigmoidal flow, Huang et al. 2018.
@@ -138,8 +138,8 @@ class SplineAutoregressive(Autoregressive):
 class Polynomial(Autoregressive):
     """Each variable goes through a polynomial that increases, whose coefficients depend on the variables before.
 
-    The inverse takes one pass of the autoregressive network for each variable, and for each a search of 62 evaluations
-    of the polynomial; it is exact to rounding, with gradients.
+    The inverse takes one pass of the autoregressive network for each variable, and for each a search
+    on the polynomial (10 evaluations at 16 points at once, 3 at one); it is exact to rounding, with gradients.
 
     Args:   autoregressive_nn, with param_dims ((count_degree + 1) * count_sum,); count_degree and count_sum, of the
             polynomials whose squares are summed to the slope.

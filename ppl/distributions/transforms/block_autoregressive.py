@@ -13,9 +13,7 @@ from torch.nn import functional
 
 from ppl.distributions import constraints
 from ppl.distributions.transforms.module import TransformModule
-from ppl.distributions.transforms.root import increasing_root
-
-_FAR = 1e15  # where every activation has reached its limit
+from ppl.distributions.transforms.root import FAR, increasing_root
 
 
 class BlockLinear(nn.Module):
@@ -64,8 +62,8 @@ class BlockAutoregressive(TransformModule):
     With "tanh" or "sigmoid", and upwards only with "ELU", the outputs of a network without `residual` are bounded: it
     maps onto a part of the reals, and the density of a transformed distribution is 0 (its inverse infinite) beyond.
 
-    The inverse solves for one variable after the other, by a search of 64 evaluations of the whole network each. It is
-    exact to rounding, with gradients.
+    The inverse solves for one variable after the other, each by a search with 13 evaluations of the whole network, 10 of
+    them at 16 points at once. It is exact to rounding, with gradients.
 
     Args:   hidden_factors, units a variable in each hidden layer; activation, "tanh", "sigmoid", "ELU" or "leaky_relu";
             residual, None, "normal" (x is added) or "gated" (the mean of x and the network's output, by a learned weight).
@@ -109,7 +107,7 @@ class BlockAutoregressive(TransformModule):
 
     def _map(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The network, and the logarithm of the slope of each output by its own variable."""
-        h = x = x.clamp(-_FAR, _FAR)
+        h = x = x.clamp(-FAR, FAR)
         log_slope = torch.zeros_like(x).unsqueeze(-1)
         for index, layer in enumerate(self.layers):
             h, log_slope = layer(h, log_slope)
@@ -146,7 +144,7 @@ class BlockAutoregressive(TransformModule):
 
         target = y[..., i]
         with torch.no_grad():
-            far = torch.full_like(target, _FAR)
+            far = torch.full_like(target, FAR)
             over, under = target >= fn(far)[0], target <= fn(-far)[0]
             side = torch.where(over, torch.inf, torch.where(under, -torch.inf, 0.0)).to(target)
             within = fn(torch.zeros_like(target))[0]

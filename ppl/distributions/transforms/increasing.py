@@ -112,7 +112,7 @@ class NeuralFamily(Increasing):
         return torch.where(mean > 0, mean, mean / leak), (slope / torch.where(mean > 0, 1.0, leak)).log()
 
     def inverse(self, y: Tensor, *params: Tensor) -> Tensor:
-        """Where the map is y, by a search of 62 evaluations of the map (not of a network)."""
+        """Where the map is y, by a search on the map."""
         scale, shift, log_weight = self._constrained(*params)
 
         def fn(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +122,7 @@ class NeuralFamily(Increasing):
         reached = ((y.unsqueeze(-2) - shift) / scale).detach()
         low, high = reached.amin(-2), reached.amax(-2)
         margin = 1e-6 * (1 + low.abs() + high.abs())  # for rounding
-        return increasing_root(fn, y, low - margin, high + margin)
+        return increasing_root(fn, y.expand(low.shape), low - margin, high + margin)
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,7 @@ class PolynomialFamily(Increasing):
         return value, slope.log()
 
     def inverse(self, y: Tensor, *params: Tensor) -> Tensor:
-        """Where the map is y, by a search of 62 evaluations of the polynomial (not of a network)."""
+        """Where the map is y, by a search on the polynomial."""
         slope_by_power = self._coefficients(params[0])
+        y, _ = torch.broadcast_tensors(y, slope_by_power[..., 0, :])
         return increasing_root(lambda x: self._evaluate(x, slope_by_power), y)

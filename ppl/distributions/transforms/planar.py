@@ -53,7 +53,7 @@ class PlanarMap(Transform):
             return along + (above - 1) * tanh, _bent_slope(above, tanh)
 
         target = (self.w * y).sum(-1, keepdim=True)
-        target, reach = torch.broadcast_tensors(target, (above - 1).abs().detach())
+        target, reach, _ = torch.broadcast_tensors(target, (above - 1).abs().detach(), self.bias)
         bracket = reach * (1 + 1e-6) + 1e-6 * (1 + target.detach().abs())  # for rounding
         along = increasing_root(fn, target, target.detach() - bracket, target.detach() + bracket)
         tanh = (along + self.bias).tanh()
@@ -69,8 +69,8 @@ def _bent_slope(above: Tensor, tanh: Tensor) -> Tensor:
 class Planar(PlanarMap, TransformModule):
     """y = x + û tanh(w·x + b): space bent along the direction w. The identity at first.
 
-    The inverse is that of an increasing function of w·x, by a search of 62 evaluations on numbers, at a cost that does
-    not grow with input_dim; it is exact to rounding, with gradients.
+    The inverse is that of an increasing function of w·x, by a search on numbers (13 evaluations of a tanh, 10 of them
+    at 16 points at once), at a cost that does not grow with input_dim; it is exact to rounding, with gradients.
 
     Source: Rezende & Mohamed 2015, equations 10 to 12 and appendix A.1.
     """

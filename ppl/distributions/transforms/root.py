@@ -2,54 +2,55 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-#: Evaluations in the search. Each second one at least halves the bracket, and most are Newton's.
-STEPS = 60
+#: Rounds of the search, and points looked at in each: a bracket shrinks by 17¹⁰ = 2·10¹².
+ROUNDS, POINTS = 10, 16
+#: How far a search without a bracket looks.
+FAR = 1e15
 
 
 def increasing_root(
     fn: Callable[[Tensor], tuple[Tensor, Tensor]],
     target: Tensor,
-    low: Tensor | float = -torch.inf,
-    high: Tensor | float = torch.inf,
-    steps: int = STEPS,
+    low: Tensor | None = None,
+    high: Tensor | None = None,
 ) -> Tensor:
     """Where an increasing function has a value, elementwise, with derivatives in all that the function depends on.
 
-    A search without gradients keeps a bracket. It takes Newton's step where that stays in the bracket and is less than
-    half the step before last, else it halves the bracket; while one side is open, it goes that way instead, by twice its
-    distance from 0. Two steps of Newton's follow, with gradients: by the implicit function theorem the first makes first
-    derivatives exact, both make those to third order exact.
-    Nothing branches on a value, so it runs under `make_fx` and `vmap`, and always takes `steps` + 2 evaluations.
+    In each round of a search without gradients, points that cut the bracket into 17 parts are looked at, all at once,
+    and the part with the target in it is the next bracket. Three steps of Newton's follow, the last two with gradients:
+    by the implicit function theorem the first of these makes first derivatives exact, both make those to third order.
+    Nothing branches on a value, so it runs under `make_fx` and `vmap`.
 
-    Args: fn, its value and its derivative; low and high, a bracket, in whose middle the search begins; at 0 where one
-          is not given.
+    Costs:  10 evaluations at 16 points, and 3 at one.
+    Shapes: target (*batch); fn must take points (16, *batch), too.
+    Args:   fn, its value and its derivative; low and high, a bracket, by default all within 10¹⁵ of 0, where the search
+            is by orders of magnitude.
     """
     with torch.no_grad():
-        low, high = torch.as_tensor(low).to(target), torch.as_tensor(high).to(target)
-        middle = low + 0.5 * (high - low)
-        x = best = torch.where(middle.isfinite(), middle, torch.zeros_like(target))
-        best_gap = step = step_before = torch.full_like(x, torch.inf)
-        for _ in range(steps):
-            value, slope = fn(x)
-            gap = value - target
-            better = gap.abs() < best_gap
-            best, best_gap = torch.where(better, x, best), torch.where(better, gap.abs(), best_gap)
-            low, high = torch.where(gap <= 0, x, low), torch.where(gap >= 0, x, high)
-            closed = low.isfinite() & high.isfinite()
-            reach = 2 * (1 + x.abs())  # while a side is open
-            newton = (-gap / slope).clamp(-reach, reach)
-            take = (x + newton >= low) & (x + newton <= high) & (newton.abs() < 0.5 * step_before)  # false for NaN
-            other = torch.where(closed, 0.5 * (high - low) + (low - x), -gap.sign() * reach)
-            move = torch.where(take, newton, other)
-            x, step_before, step = x + move, step, move.abs()
-        x = best
-    tiny = torch.finfo(x.dtype).tiny
+        is_open = low is None or high is None
+        if low is None or high is None:
+            high = torch.full_like(target, math.asinh(FAR))
+            low = -high
+        parts = torch.arange(1, POINTS + 1, dtype=target.dtype, device=target.device)
+        parts = (parts / (POINTS + 1)).reshape(-1, *[1] * target.dim())
+        for _ in range(ROUNDS):
+            size = high - low
+            points = low + parts * size
+            below = (fn(points.sinh() if is_open else points)[0] < target).sum(0)
+            part = size / (POINTS + 1)
+            low = low + below * part
+            high = low + part
+        x = 0.5 * (low + high)
+        x, low, high = (x.sinh(), low.sinh(), high.sinh()) if is_open else (x, low, high)
+        value, slope = fn(x)
+        x = torch.clamp(x - (value - target) / slope.clamp_min(torch.finfo(x.dtype).tiny), low, high)
     for _ in range(2):
         value, slope = fn(x)
-        x = x - (value - target) / slope.clamp_min(tiny)
+        x = x - (value - target) / slope.clamp_min(torch.finfo(x.dtype).tiny)
     return x

@@ -92,6 +92,7 @@ class ConditionalSpline(ConditionalTransformModule):
     domain = constraints.real
     codomain = constraints.real
     bijective = True
+    value_dim = 1  # the last dim of a value is input_dim, though entry by entry
 
     def __init__(
         self, nn: nn.Module, input_dim: int, count_bins: int, bound: float = 3.0, order: str = "linear"
