@@ -20,7 +20,6 @@ class FlowCase:
     event: tuple[int, ...] = (3,)
     spread: float = 0.4  # of what is added to the parameters
     elementwise: bool = False
-    is_smooth: bool = True  # two derivatives everywhere
 
     def random(self, seed: int = 0) -> Any:
         """The transform with parameters away from where they start, in evaluation mode."""
@@ -40,7 +39,7 @@ def shaken(module: Any, spread: float) -> Any:
 
 
 def _row(name: str, *args: Any, note: str = "", event: tuple[int, ...] = (3,), **options: Any) -> FlowCase:
-    fields = {k: options.pop(k) for k in ("spread", "elementwise", "is_smooth") if k in options}
+    fields = {k: options.pop(k) for k in ("spread", "elementwise") if k in options}
     return FlowCase(
         f"{name}{note and '-' + note}", lambda: getattr(transforms, name)(*args, **options), event, **fields
     )
@@ -51,20 +50,20 @@ FLOWS = [
     _row("affine_autoregressive", 4, [7, 6], note="stable", event=(4,), stable=True),
     _row("affine_autoregressive", 1, note="one", event=(1,)),
     _row("neural_autoregressive", 3),
-    _row("neural_autoregressive", 3, note="elu", activation="ELU", width=5, is_smooth=False),
-    _row("neural_autoregressive", 2, note="leaky", event=(2,), activation="leaky_relu", is_smooth=False),
-    _row("block_autoregressive", 3),
+    _row("neural_autoregressive", 3, note="elu", activation="ELU", width=5),
+    _row("neural_autoregressive", 2, note="leaky", event=(2,), activation="leaky_relu"),
+    _row("block_autoregressive", 2, event=(2,)),
     _row("block_autoregressive", 2, note="normal", event=(2,), residual="normal", hidden_factors=[4]),
-    _row("block_autoregressive", 3, note="gated", residual="gated", activation="sigmoid"),
+    _row("block_autoregressive", 3, note="gated", residual="gated", activation="sigmoid", hidden_factors=[3]),
     _row("block_autoregressive", 2, note="elu", event=(2,), activation="ELU", residual="normal"),
-    _row("block_autoregressive", 2, note="leaky", event=(2,), activation="leaky_relu", is_smooth=False),
-    _row("spline_autoregressive", 3),
-    _row("spline_autoregressive", 3, note="quadratic", order="quadratic", count_bins=5, bound=2.0),
+    _row("block_autoregressive", 2, note="leaky", event=(2,), activation="leaky_relu"),
+    _row("spline_autoregressive", 3, spread=0.15),
+    _row("spline_autoregressive", 3, note="quadratic", order="quadratic", count_bins=5, bound=2.0, spread=0.15),
     _row("affine_coupling", 4, event=(4,)),
     _row("affine_coupling", 5, [8], note="split", event=(5,), split_dim=1),
     _row("affine_coupling", [4, 2, 3], note="image", event=(4, 2, 3), dim=-3),
-    _row("spline_coupling", 4, event=(4,)),
-    _row("spline_coupling", 3, note="quadratic", order="quadratic", identity=True),
+    _row("spline_coupling", 4, event=(4,), spread=0.15),
+    _row("spline_coupling", 3, note="quadratic", order="quadratic", identity=True, spread=0.15),
     _row("spline", 3, elementwise=True),
     _row("spline", 3, note="quadratic", order="quadratic", count_bins=4, elementwise=True),
     _row("planar", 3),
@@ -73,7 +72,7 @@ FLOWS = [
     _row("sylvester", 5, note="many", event=(5,), count_transforms=4),
     _row("householder", 3),
     _row("householder", 4, note="many", event=(4,), count_transforms=4),
-    _row("polynomial", 3),
+    _row("polynomial", 2, event=(2,)),
     _row("matrix_exponential", 3),
     _row("matrix_exponential", 3, note="weight", normalization="weight", bound=0.7),
     _row("matrix_exponential", 3, note="spectral", normalization="spectral", bound=0.7),
@@ -88,11 +87,11 @@ CONDITIONAL = [
     _row("conditional_affine_autoregressive", 3, CONTEXT),
     _row("conditional_affine_autoregressive", 3, CONTEXT, note="stable", stable=True),
     _row("conditional_neural_autoregressive", 3, CONTEXT, width=6),
-    _row("conditional_spline_autoregressive", 3, CONTEXT),
-    _row("conditional_spline_autoregressive", 3, CONTEXT, note="quadratic", order="quadratic"),
+    _row("conditional_spline_autoregressive", 3, CONTEXT, spread=0.15),
+    _row("conditional_spline_autoregressive", 3, CONTEXT, note="quadratic", order="quadratic", spread=0.15),
     _row("conditional_affine_coupling", 4, CONTEXT, event=(4,)),
     _row("conditional_affine_coupling", [4, 2], CONTEXT, note="image", event=(4, 2), dim=-2),
-    _row("conditional_spline_coupling", 4, CONTEXT, event=(4,)),
+    _row("conditional_spline_coupling", 4, CONTEXT, event=(4,), spread=0.15),
     _row("conditional_spline", 3, CONTEXT, elementwise=True),
     _row("conditional_spline", 3, CONTEXT, note="quadratic", order="quadratic", elementwise=True),
     _row("conditional_planar", 3, CONTEXT),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,9 +49,9 @@ class BlockLinear(nn.Module):
         whole = free * factor.exp()[..., None, None] + eye * log_within.exp().unsqueeze(-2)
         return whole.reshape(d * outer, d * inner), log_within
 
-    def forward(self, x: Tensor, log_slope: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, log_slope: Tensor, weights: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Shapes: x (*, D * in), log_slope (*, D, in), of x by its own variable -> the same of the output."""
-        whole, log_within = self.weights()
+        whole, log_within = weights
         y = functional.linear(x, whole, self.bias.flatten())
         return y, (log_within + log_slope.unsqueeze(-2)).logsumexp(-1)
 
@@ -103,14 +103,17 @@ class BlockAutoregressive(TransformModule):
             return z.sigmoid(), functional.logsigmoid(z) + functional.logsigmoid(-z)
         if self.activation == "ELU":
             return functional.elu(z), z.clamp_max(0)
-        return functional.leaky_relu(z), torch.where(z > 0, 0.0, math.log(0.01))
+        return functional.leaky_relu(z), torch.where(z > 0, torch.zeros_like(z), math.log(0.01))
 
-    def _map(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _weights(self) -> list[tuple[Tensor, Tensor]]:
+        return [cast(BlockLinear, layer).weights() for layer in self.layers]
+
+    def _map(self, x: Tensor, weights: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """The network, and the logarithm of the slope of each output by its own variable."""
         h = x = x.clamp(-FAR, FAR)
         log_slope = torch.zeros_like(x).unsqueeze(-1)
         for index, layer in enumerate(self.layers):
-            h, log_slope = layer(h, log_slope)
+            h, log_slope = layer(h, log_slope, weights[index])
             if index < len(self.layers) - 1:
                 h, log_bend = self._activate(h)
                 log_slope = log_slope + log_bend.unflatten(-1, (self.input_dim, -1))
@@ -123,23 +126,26 @@ class BlockAutoregressive(TransformModule):
         return share.exp() * h + rest.exp() * x, torch.logaddexp(share + log_slope, rest)
 
     def _call_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y, log_slope = self._map(x)
+        y, log_slope = self._map(x, self._weights())
         return y, log_slope.sum(-1)
 
     def _inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        weights = self._weights()
         x = torch.zeros_like(y)
         beyond = torch.zeros_like(y)  # where no x leads to y: the infinity that does in the limit
         for i, here in enumerate(torch.eye(self.input_dim, dtype=torch.bool, device=y.device)):
-            column, side = self._solve(x, y, i, here)
+            column, side = self._solve(x, y, i, here, weights)
             x, beyond = torch.where(here, column.unsqueeze(-1), x), torch.where(here, side.unsqueeze(-1), beyond)
-        log_det = self._call_and_log_det(x)[1]
+        log_det = self._map(x, weights)[1].sum(-1)
         return torch.where(beyond == 0, x, beyond), log_det
 
-    def _solve(self, x: Tensor, y: Tensor, i: int, here: Tensor) -> tuple[Tensor, Tensor]:
+    def _solve(
+        self, x: Tensor, y: Tensor, i: int, here: Tensor, weights: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
         """The i-th variable, given those before; and 0, or the infinity that it lies at."""
 
         def fn(column: Tensor) -> tuple[Tensor, Tensor]:
-            value, log_slope = self._map(torch.where(here, column.unsqueeze(-1), x))
+            value, log_slope = self._map(torch.where(here, column.unsqueeze(-1), x), weights)
             return value[..., i], log_slope[..., i].exp()
 
         target = y[..., i]

@@ -108,8 +108,8 @@ class NeuralFamily(Increasing):
             return torch.where(log_mean > 0, log_mean.clamp_min(0).expm1(), low), slope - low
         leak = 0.01
         mean = (log_weight.exp() * torch.where(z > 0, z, leak * z)).sum(-2)
-        slope = (log_weight.exp() * scale * torch.where(z > 0, 1.0, leak)).sum(-2)
-        return torch.where(mean > 0, mean, mean / leak), (slope / torch.where(mean > 0, 1.0, leak)).log()
+        slope = (log_weight.exp() * torch.where(z > 0, scale, leak * scale)).sum(-2)
+        return torch.where(mean > 0, mean, mean / leak), torch.where(mean > 0, slope, slope / leak).log()
 
     def inverse(self, y: Tensor, *params: Tensor) -> Tensor:
         """Where the map is y, by a search on the map."""
