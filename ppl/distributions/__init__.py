@@ -3,7 +3,7 @@
 See `ppl.distributions.distribution` for the contract on shapes.
 """
 
-from torch.distributions import ExponentialFamily, biject_to, kl_divergence, register_kl, transform_to
+from torch.distributions import ExponentialFamily, kl_divergence, register_kl
 
 from ppl.distributions import constraints, transforms
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
@@ -66,6 +66,7 @@ from ppl.distributions.multivariate import (
     Wishart,
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.registry import ConstraintRegistry, biject_to, transform_to
 from ppl.distributions.transforms import (
     ComposeTransformModule,
     ConditionalTransform,
@@ -93,6 +94,7 @@ __all__ = [
     "ConditionalTransformedDistribution",
     "ConstantConditionalDistribution",
     "ConstantConditionalTransform",
+    "ConstraintRegistry",
     "ContinuousBernoulli",
     "Delta",
     "Dirichlet",

@@ -9,6 +9,7 @@ from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, ScoreParts, ShapeLike, expanded
 from ppl.distributions.lifting import Wraps, lift
+from ppl.distributions.registry import biject_to, transform_to
 
 
 class MaskedDistribution(Wraps):
@@ -130,9 +131,9 @@ def feasible(d: torch.distributions.Distribution, like: Tensor) -> Tensor:
         support = support.base_constraint  # of a mixture's support, or of a discrete product's
     if not support.is_discrete:
         try:
-            transform = torch.distributions.biject_to(support)
+            transform = biject_to(support)
         except NotImplementedError:  # no bijection to, say, positive definite matrices
-            transform = torch.distributions.transform_to(support)
+            transform = transform_to(support)
         shape = transform.inverse_shape(d.event_shape)
         point: Tensor = transform(torch.zeros(shape, dtype=_float_dtype(like), device=like.device))
         if hasattr(support, "lower_bound"):  # an interval may have an infinite end

@@ -1,25 +1,7 @@
-"""Invertible maps with known Jacobians."""
+"""Invertible maps with known Jacobians.
 
-from torch.distributions.transforms import (
-    AbsTransform,
-    AffineTransform,
-    CatTransform,
-    CorrCholeskyTransform,
-    CumulativeDistributionTransform,
-    ExpTransform,
-    IndependentTransform,
-    LowerCholeskyTransform,
-    PositiveDefiniteTransform,
-    PowerTransform,
-    ReshapeTransform,
-    SigmoidTransform,
-    SoftmaxTransform,
-    SoftplusTransform,
-    StackTransform,
-    StickBreakingTransform,
-    TanhTransform,
-    identity_transform,
-)
+`Transform` is the base, `TransformModule` that of those with learnable parameters.
+"""
 
 from ppl.distributions.transforms.autoregressive import (
     AffineAutoregressive,
@@ -41,17 +23,35 @@ from ppl.distributions.transforms.batch_norm import (
     BatchNorm,
     batchnorm,
 )
-from ppl.distributions.transforms.block_autoregressive import (
+from ppl.distributions.transforms.block_networks import (
     BlockAutoregressive,
     block_autoregressive,
 )
+from ppl.distributions.transforms.blocks import CatTransform, CatTransformModule, StackTransform, StackTransformModule
+from ppl.distributions.transforms.bounded import GreaterThanTransform, IntervalTransform, LessThanTransform
 from ppl.distributions.transforms.channel_permute import (
     ConditionalGeneralizedChannelPermute,
     GeneralizedChannelPermute,
     conditional_generalized_channel_permute,
     generalized_channel_permute,
 )
-from ppl.distributions.transforms.compose import ComposeTransform, ComposeTransformModule
+from ppl.distributions.transforms.cholesky import (
+    CholeskyTransform,
+    CorrCholeskyTransform,
+    CorrMatrixCholeskyTransform,
+    LowerCholeskyAffine,
+    LowerCholeskyTransform,
+    PositiveDefiniteTransform,
+    ScaledUnitLowerCholeskyTransform,
+    SoftplusLowerCholeskyTransform,
+    UnitLowerCholeskyTransform,
+)
+from ppl.distributions.transforms.compose import (
+    ComposeTransform,
+    ComposeTransformModule,
+    IndependentTransform,
+    IndependentTransformModule,
+)
 from ppl.distributions.transforms.conditional import (
     ConditionalComposeTransformModule,
     ConditionalTransform,
@@ -69,25 +69,48 @@ from ppl.distributions.transforms.coupling import (
     conditional_spline_coupling,
     spline_coupling,
 )
-from ppl.distributions.transforms.householder import (
-    ConditionalHouseholder,
-    Householder,
-    Sylvester,
-    conditional_householder,
-    householder,
-    sylvester,
+from ppl.distributions.transforms.elementwise import (
+    AbsTransform,
+    AffineTransform,
+    ComplexTransform,
+    CumulativeDistributionTransform,
+    ELUTransform,
+    ExpTransform,
+    IdentityTransform,
+    LeakyReLUTransform,
+    PositivePowerTransform,
+    PowerTransform,
+    SigmoidTransform,
+    SoftplusTransform,
+    TanhTransform,
+    elu,
+    identity_transform,
+    leaky_relu,
 )
-from ppl.distributions.transforms.iterated import (
+from ppl.distributions.transforms.elementwise_spline import (
+    ConditionalSpline,
+    Spline,
+    conditional_spline,
+    spline,
+)
+from ppl.distributions.transforms.fourier import (
+    CirculantTransform,
+    DiscreteCosineTransform,
+    HaarTransform,
+    PackRealFastFourierCoefficientsTransform,
+    RealFastFourierTransform,
+)
+from ppl.distributions.transforms.iteration import (
     iterated,
 )
-from ppl.distributions.transforms.matrix_exponential import (
+from ppl.distributions.transforms.matrix_exponentials import (
     ConditionalMatrixExponential,
     MatrixExponential,
     conditional_matrix_exponential,
     matrix_exponential,
 )
-from ppl.distributions.transforms.module import TransformModule
-from ppl.distributions.transforms.planar import (
+from ppl.distributions.transforms.module import InverseModule, TransformModule
+from ppl.distributions.transforms.planar_radial import (
     ConditionalPlanar,
     ConditionalRadial,
     Planar,
@@ -97,11 +120,24 @@ from ppl.distributions.transforms.planar import (
     planar,
     radial,
 )
-from ppl.distributions.transforms.spline import (
-    ConditionalSpline,
-    Spline,
-    conditional_spline,
-    spline,
+from ppl.distributions.transforms.reflections import (
+    ConditionalHouseholder,
+    Householder,
+    Sylvester,
+    conditional_householder,
+    householder,
+    sylvester,
+)
+from ppl.distributions.transforms.shape import Permute, PermuteTransform, ReshapeTransform, UnpackTransform, permute
+from ppl.distributions.transforms.simplex import (
+    L1BallTransform,
+    Normalize,
+    OrderedTransform,
+    PositiveOrderedTransform,
+    SimplexToOrderedTransform,
+    SoftmaxTransform,
+    StickBreakingTransform,
+    ZeroSumTransform,
 )
 from ppl.distributions.transforms.transform import Inverse, Transform
 
@@ -113,6 +149,10 @@ __all__ = [
     "BatchNorm",
     "BlockAutoregressive",
     "CatTransform",
+    "CatTransformModule",
+    "CholeskyTransform",
+    "CirculantTransform",
+    "ComplexTransform",
     "ComposeTransform",
     "ComposeTransformModule",
     "ConditionalAffineAutoregressive",
@@ -132,33 +172,61 @@ __all__ = [
     "ConstantConditionalTransform",
     "ConstantConditionalTransformModule",
     "CorrCholeskyTransform",
+    "CorrMatrixCholeskyTransform",
     "CumulativeDistributionTransform",
+    "DiscreteCosineTransform",
+    "ELUTransform",
     "ExpTransform",
     "GeneralizedChannelPermute",
+    "GreaterThanTransform",
+    "HaarTransform",
     "Householder",
+    "IdentityTransform",
     "IndependentTransform",
+    "IndependentTransformModule",
+    "IntervalTransform",
     "Inverse",
+    "InverseModule",
+    "L1BallTransform",
+    "LeakyReLUTransform",
+    "LessThanTransform",
+    "LowerCholeskyAffine",
     "LowerCholeskyTransform",
     "MatrixExponential",
     "NeuralAutoregressive",
+    "Normalize",
+    "OrderedTransform",
+    "PackRealFastFourierCoefficientsTransform",
+    "Permute",
+    "PermuteTransform",
     "Planar",
     "Polynomial",
     "PositiveDefiniteTransform",
+    "PositiveOrderedTransform",
+    "PositivePowerTransform",
     "PowerTransform",
     "Radial",
+    "RealFastFourierTransform",
     "ReshapeTransform",
+    "ScaledUnitLowerCholeskyTransform",
     "SigmoidTransform",
+    "SimplexToOrderedTransform",
     "SoftmaxTransform",
+    "SoftplusLowerCholeskyTransform",
     "SoftplusTransform",
     "Spline",
     "SplineAutoregressive",
     "SplineCoupling",
     "StackTransform",
+    "StackTransformModule",
     "StickBreakingTransform",
     "Sylvester",
     "TanhTransform",
     "Transform",
     "TransformModule",
+    "UnitLowerCholeskyTransform",
+    "UnpackTransform",
+    "ZeroSumTransform",
     "affine_autoregressive",
     "affine_coupling",
     "batchnorm",
@@ -174,12 +242,15 @@ __all__ = [
     "conditional_spline",
     "conditional_spline_autoregressive",
     "conditional_spline_coupling",
+    "elu",
     "generalized_channel_permute",
     "householder",
     "identity_transform",
     "iterated",
+    "leaky_relu",
     "matrix_exponential",
     "neural_autoregressive",
+    "permute",
     "planar",
     "polynomial",
     "radial",

@@ -19,7 +19,7 @@ from ppl.distributions.transforms.increasing import (
 )
 from ppl.distributions.transforms.module import TransformModule
 from ppl.distributions.transforms.networks import AutoRegressiveNN, ConditionalAutoRegressiveNN, calmed
-from ppl.distributions.transforms.splines import SplineFamily
+from ppl.distributions.transforms.spline_family import SplineFamily
 
 
 class Autoregressive(TransformModule):

@@ -25,16 +25,25 @@ def stamp(tensor: Tensor) -> Stamp:
     return tensor._version, tensor.requires_grad
 
 
+def gradient_stamp(tensor: Tensor) -> tuple[int, int] | None:
+    """What changes when a gradient arrives at a parameter: fused optimisers change parameters without counting it.
+
+    Left unnoticed is one case: a pair made after the gradient and asked for after such a step.
+    """
+    gradient = tensor.grad if tensor.is_leaf else None
+    return None if gradient is None else (id(gradient), gradient._version)
+
+
 class State:
     """What a computation depended on besides its input: tensors, flags, tracers and whether gradients were recorded."""
 
     def __init__(self, tensors: Iterable[Tensor], flags: tuple[Any, ...]) -> None:
-        self.tensors = [(weakref.ref(t), _address(t), stamp(t)) for t in tensors]
+        self.tensors = [(weakref.ref(t), _address(t), stamp(t), gradient_stamp(t)) for t in tensors]
         self.flags = flags
         self.modes = [weakref.ref(mode) for mode in _modes()]
         self.level = torch._C._functorch.maybe_current_level()
         self.records = torch.is_grad_enabled()
-        self.wants_gradient = any(s[1] for *_, s in self.tensors)
+        self.wants_gradient = any(then[1] for _, _, then, _ in self.tensors)
 
     def holds(self, tensors: Iterable[Tensor], flags: tuple[Any, ...], asked: Tensor, answer: Tensor) -> bool:
         """Whether the same computation on `asked` would come to the same `answer` now, gradients included."""
@@ -50,8 +59,8 @@ class State:
             return False
         now = list(tensors)
         return len(now) == len(self.tensors) and all(
-            ref() is t and address == _address(t) and then == stamp(t)
-            for (ref, address, then), t in zip(self.tensors, now, strict=True)
+            ref() is t and address == _address(t) and then == stamp(t) and gradient == gradient_stamp(t)
+            for (ref, address, then, gradient), t in zip(self.tensors, now, strict=True)
         )
 
 

@@ -144,6 +144,73 @@ class ComposeTransformModule(ComposeTransform, TransformModule):
                 self.add_module(str(index), part)
 
 
+class IndependentTransform(Combinator, torch.distributions.transforms.IndependentTransform):
+    """A transform whose last batch dims are read as event dims: log determinants sum over them."""
+
+    def __init__(self, base_transform: Any, reinterpreted_batch_ndims: int, cache_size: int = 0) -> None:
+        Transform.__init__(self, cache_size)
+        self.base_transform = base_transform.with_cache(cache_size) if cache_size else base_transform
+        self.reinterpreted_batch_ndims = reinterpreted_batch_ndims
+
+    @property
+    def domain(self) -> Any:  # type: ignore[override]
+        return constraints.independent(self.base_transform.domain, self.reinterpreted_batch_ndims)
+
+    @property
+    def codomain(self) -> Any:  # type: ignore[override]
+        return constraints.independent(self.base_transform.codomain, self.reinterpreted_batch_ndims)
+
+    @property
+    def bijective(self) -> bool:  # type: ignore[override]
+        return bool(self.base_transform.bijective)
+
+    @property
+    def sign(self) -> Any:
+        return self.base_transform.sign
+
+    def with_cache(self, cache_size: int = 1) -> Any:
+        if self._cache_size == cache_size:
+            return self
+        return type(self)(self.base_transform.with_cache(cache_size), self.reinterpreted_batch_ndims, cache_size)
+
+    def clear_cache(self) -> None:
+        if isinstance(self.base_transform, Transform):
+            self.base_transform.clear_cache()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self._check(x, self.domain.event_dim)
+        return self.base_transform(x)  # type: ignore[no-any-return]
+
+    def _inv_call(self, y: Tensor) -> Tensor:
+        self._check(y, self.codomain.event_dim)
+        return self.base_transform.inv(y)  # type: ignore[no-any-return]
+
+    def _check(self, value: Tensor, event_dim: int) -> None:
+        if value.dim() < event_dim:
+            raise ValueError(f"{self!r} needs at least {event_dim} dims, got the shape {tuple(value.shape)}.")
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return sum_rightmost(self.base_transform.log_abs_det_jacobian(x, y), self.reinterpreted_batch_ndims)
+
+    def forward_shape(self, shape: Size) -> Size:
+        return self.base_transform.forward_shape(shape)  # type: ignore[no-any-return]
+
+    def inverse_shape(self, shape: Size) -> Size:
+        return self.base_transform.inverse_shape(shape)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_transform!r}, {self.reinterpreted_batch_ndims})"
+
+
+@twin_of(IndependentTransform)
+class IndependentTransformModule(IndependentTransform, TransformModule):
+    """A transform with learnable parameters whose last batch dims are read as event dims."""
+
+    def __init__(self, base_transform: Any, reinterpreted_batch_ndims: int, cache_size: int = 0) -> None:
+        nn.Module.__init__(self)
+        IndependentTransform.__init__(self, base_transform, reinterpreted_batch_ndims, cache_size)
+
+
 def _with_event_dim(constraint: Any, event_dim: int) -> Any:
     extra = event_dim - constraint.event_dim
     return constraints.independent(constraint, extra) if extra > 0 else constraint

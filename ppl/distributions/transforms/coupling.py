@@ -11,11 +11,11 @@ from torch import Size, Tensor, nn
 
 from ppl.distributions import constraints
 from ppl.distributions.transforms.conditional import ConditionalTransformModule
+from ppl.distributions.transforms.elementwise_spline import Spline
 from ppl.distributions.transforms.increasing import AffineFamily, Increasing
 from ppl.distributions.transforms.module import TransformModule
 from ppl.distributions.transforms.networks import ConditionalDenseNN, DenseNN, calmed
-from ppl.distributions.transforms.spline import Spline
-from ppl.distributions.transforms.splines import SplineFamily
+from ppl.distributions.transforms.spline_family import SplineFamily
 
 
 class Coupling(TransformModule):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ppl.distributions.transforms.transform import Inverse, Transform
@@ -18,6 +19,8 @@ class TransformModule(Transform, nn.Module):
         Transform.__init__(self, cache_size)
 
     def _make_inverse(self) -> Transform:
+        if torch.compiler.is_dynamo_compiling():  # which cannot make modules; this one will not outlive the trace
+            return Inverse(self)
         return InverseModule(self)
 
     def _tensors(self) -> Iterator[Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
+from ppl.distributions import constraints
 from ppl.distributions.transforms.cache import Cache, Pair, State, is_rememberable
 
 _PRIVATE = ("_inv", "_cache")  # what is not part of a transform's meaning: not compared, copied or pickled
@@ -303,9 +304,13 @@ def _is_same(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(_is_same(v, b[k]) for k, v in a.items())
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(map(_is_same, a, b))
+    if isinstance(a, torch.distributions.constraints.Constraint):
+        return constraints.same(a, b)
+    if isinstance(a, torch.distributions.Distribution):
+        return type(a) is type(b) and _is_same(vars(a), vars(b))
     return bool(a == b)
 
 
 def sum_rightmost(value: Tensor, count: int) -> Tensor:
     """Sum over the last `count` dims."""
-    return value if count == 0 else value.reshape((*value.shape[: value.dim() - count], -1)).sum(-1)
+    return value if count == 0 else value.sum(tuple(range(-count, 0)))

@@ -12,7 +12,7 @@ from ppl.distributions import constraints
 from ppl.distributions.transforms.conditional import ConditionalTransformModule
 from ppl.distributions.transforms.module import TransformModule
 from ppl.distributions.transforms.networks import DenseNN, calmed
-from ppl.distributions.transforms.splines import SplineFamily
+from ppl.distributions.transforms.spline_family import SplineFamily
 from ppl.distributions.transforms.transform import Transform
 
 
