@@ -67,7 +67,10 @@ fitted, held_out = pairs[:past], pairs[past + 3 :]
 def spline_flow(num_layers):
     parts = []
     for _ in range(num_layers):
-        parts += [transforms.spline_coupling(2, count_bins=6, bound=4.0), transforms.permute(2, torch.tensor([1, 0]))]
+        parts += [
+            transforms.spline_coupling(2, hidden_dims=[10], count_bins=6, bound=4.0),
+            transforms.permute(2, torch.tensor([1, 0])),
+        ]
     return transforms.ComposeTransformModule(parts)
 
 
@@ -86,7 +89,7 @@ def fit(module, log_density, num_steps, weight_decay=0.0):
 normal = dist.MultivariateNormal(fitted.mean(0), fitted.T.cov())
 flow = spline_flow(3)
 density = dist.TransformedDistribution(dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1), [flow])
-num_steps = 40 if SHORT else 400
+num_steps = 20 if SHORT else 150
 fit(flow, lambda: density.log_prob(fitted), num_steps, weight_decay=1.0)
 
 with torch.no_grad():
@@ -135,13 +138,13 @@ context = torch.stack([angle.cos(), angle.sin(), pairs[:, 0]], -1)
 later = pairs[:, 1:]
 bent = transforms.ConditionalComposeTransformModule(
     [
-        transforms.conditional_spline(1, context_dim=3, hidden_dims=[12], count_bins=5, bound=4.0),
-        transforms.conditional_affine_autoregressive(1, context_dim=3, hidden_dims=[12]),
+        transforms.conditional_spline(1, context_dim=3, hidden_dims=[8], count_bins=5, bound=4.0),
+        transforms.conditional_affine_autoregressive(1, context_dim=3, hidden_dims=[8]),
     ]
 )
 forecast = dist.ConditionalTransformedDistribution(dist.Normal(torch.zeros(1), torch.ones(1)).to_event(1), bent)
-num_steps = 40 if SHORT else 400
-fit(bent, lambda: forecast.condition(context[:past]).log_prob(later[:past]), num_steps, weight_decay=0.3)
+num_steps = 20 if SHORT else 250
+fit(bent, lambda: forecast.condition(context[:past]).log_prob(later[:past]), num_steps, weight_decay=1.0)
 
 
 def regression(features):
@@ -218,7 +221,7 @@ def exact_log_evidence(deviation):
     return ((prior + terms).logsumexp((0, 1)) + ((a[1] - a[0]) * (b[1] - b[0])).log()).item()
 
 
-num_steps, num_draws = (60, 2000) if SHORT else (600, 40000)
+num_steps, num_draws = (25, 1000) if SHORT else (600, 40000)
 exact = exact_log_evidence(deviation)
 print(f"Exact log evidence:            {exact:.3f}")
 gaps = {}

@@ -13,7 +13,8 @@ from ppl.distributions.distribution import Distribution, broadcast_shape
 from ppl.distributions.lifting import lift
 from ppl.distributions.multivariate import TransformedDistribution
 from ppl.distributions.transforms.compose import ComposeTransform
-from ppl.distributions.transforms.conditional import ConditionalInverse, as_conditional
+from ppl.distributions.transforms.conditional import ConditionalInverse, ConstantConditionalTransform, as_conditional
+from ppl.distributions.transforms.transform import Transform
 
 
 class ConditionalDistribution(ABC):
@@ -73,7 +74,8 @@ class ConditionalTransformedDistribution(ConditionalDistribution):
     def clear_cache(self) -> None:
         """Forget what the transforms remembered."""
         for transform in self.transforms:
-            transform.clear_cache()
+            if isinstance(transform, ConstantConditionalTransform) and isinstance(transform.transform, Transform):
+                transform.transform.clear_cache()  # the others are new at each context
 
 
 def _value_dim(transform: Any) -> int:
