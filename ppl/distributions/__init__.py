@@ -14,6 +14,11 @@ from ppl.distributions.car import CAR
 from ppl.distributions.categorical import Categorical, OrderedLogistic
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
 from ppl.distributions.circulant_normal import CirculantNormal
+from ppl.distributions.conditional import (
+    ConditionalDistribution,
+    ConditionalTransformedDistribution,
+    ConstantConditionalDistribution,
+)
 from ppl.distributions.delta import Delta, Unit
 from ppl.distributions.diagonal_mixtures import (
     GaussianScaleMixture,
@@ -74,6 +79,13 @@ from ppl.distributions.state_space import GaussianRandomWalk, GaussianStateSpace
 from ppl.distributions.student import FisherSnedecor, StudentT
 from ppl.distributions.toroidal import SineBivariateVonMises, SineSkewed
 from ppl.distributions.transformed import TransformedDistribution
+from ppl.distributions.transforms import (
+    ComposeTransformModule,
+    ConditionalTransform,
+    ConditionalTransformModule,
+    ConstantConditionalTransform,
+    TransformModule,
+)
 from ppl.distributions.transport_normal import AVFMultivariateNormal, OMTMultivariateNormal
 from ppl.distributions.uniform import ContinuousBernoulli, LogUniform, Uniform
 from ppl.distributions.validation import enable_validation, is_validation_enabled, validation_enabled
@@ -99,6 +111,13 @@ __all__ = [
     "Cauchy",
     "Chi2",
     "CirculantNormal",
+    "ComposeTransformModule",
+    "ConditionalDistribution",
+    "ConditionalTransform",
+    "ConditionalTransformModule",
+    "ConditionalTransformedDistribution",
+    "ConstantConditionalDistribution",
+    "ConstantConditionalTransform",
     "ConstraintRegistry",
     "ContinuousBernoulli",
     "Dagum",
@@ -179,6 +198,7 @@ __all__ = [
     "SoftAsymmetricLaplace",
     "SoftLaplace",
     "StudentT",
+    "TransformModule",
     "TransformedDistribution",
     "Uniform",
     "Unit",

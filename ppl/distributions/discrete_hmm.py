@@ -8,7 +8,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-from ppl.distributions.discrete import Categorical
+from ppl.distributions.categorical import Categorical
 from ppl.distributions.distribution import ShapeLike, expanded
 from ppl.distributions.hidden_markov import HiddenMarkovModel, fill_missing, step_matrix, unmasked
 from ppl.distributions.lifting import lift

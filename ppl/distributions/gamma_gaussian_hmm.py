@@ -9,10 +9,10 @@ from typing import Any, Self
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions.continuous import Gamma
 from ppl.distributions.distribution import ShapeLike, expanded
+from ppl.distributions.gamma import Gamma
 from ppl.distributions.linear_gaussian import LinearGaussian
-from ppl.distributions.multivariate import MultivariateNormal
+from ppl.distributions.multivariate_normal import MultivariateNormal
 from ppl.tensors.kalman import Filtered, affine_path
 
 

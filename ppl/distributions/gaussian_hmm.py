@@ -12,7 +12,7 @@ from torch import Size, Tensor
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.lifting import lift
 from ppl.distributions.linear_gaussian import LinearGaussian
-from ppl.distributions.multivariate import MultivariateNormal
+from ppl.distributions.multivariate_normal import MultivariateNormal
 from ppl.distributions.normal_vector import normal_vector
 from ppl.tensors.kalman import absorb, affine_path, smoother
 

@@ -11,7 +11,7 @@ from torch.distributions import constraints
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.gaussian_hmm import GaussianHMM
 from ppl.distributions.hidden_markov import HiddenMarkovModel
-from ppl.distributions.multivariate import MultivariateNormal
+from ppl.distributions.multivariate_normal import MultivariateNormal
 from ppl.distributions.normal_vector import normal_vector
 from ppl.tensors.gaussian import Gaussian, moments_to_gaussian, suffix_products
 

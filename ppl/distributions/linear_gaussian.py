@@ -11,7 +11,7 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 
 from ppl.distributions.hidden_markov import HiddenMarkovModel, check_event_shapes, step_matrix
-from ppl.distributions.multivariate import MultivariateNormal
+from ppl.distributions.multivariate_normal import MultivariateNormal
 from ppl.distributions.normal_vector import normal_vector
 from ppl.tensors.kalman import Filtered, StateSpace, affine_moments, kalman_filter
 

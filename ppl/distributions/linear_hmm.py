@@ -14,8 +14,8 @@ from ppl.distributions.gaussian_hmm import GaussianHMM
 from ppl.distributions.hidden_markov import HiddenMarkovModel, check_event_shapes, step_matrix
 from ppl.distributions.independent import sum_rightmost
 from ppl.distributions.lifting import lift
-from ppl.distributions.multivariate import TransformedDistribution
 from ppl.distributions.normal import LogNormal
+from ppl.distributions.transformed import TransformedDistribution
 from ppl.tensors.kalman import affine_path
 
 
