@@ -14,6 +14,7 @@ from ppl.distributions.car import CAR
 from ppl.distributions.categorical import Categorical, OrderedLogistic
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
 from ppl.distributions.circulant_normal import CirculantNormal
+from ppl.distributions.coalescent import CoalescentRateLikelihood, CoalescentTimes, CoalescentTimesWithRate
 from ppl.distributions.conditional import (
     ConditionalDistribution,
     ConditionalTransformedDistribution,
@@ -37,6 +38,7 @@ from ppl.distributions.gamma import Chi2, Exponential, Gamma, InverseGamma
 from ppl.distributions.gamma_gaussian_hmm import GammaGaussianHMM
 from ppl.distributions.gaussian_hmm import GaussianHMM
 from ppl.distributions.gaussian_mrf import GaussianMRF
+from ppl.distributions.grouped_normal_normal import GroupedNormalNormal
 from ppl.distributions.gumbel import Gumbel
 from ppl.distributions.independent import Independent
 from ppl.distributions.independent_hmm import IndependentHMM
@@ -57,6 +59,7 @@ from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.logistic_normal import LogisticNormal
 from ppl.distributions.low_rank_normal import LowRankMultivariateNormal
 from ppl.distributions.masked import MaskedDistribution
+from ppl.distributions.matching import OneOneMatching, OneTwoMatching
 from ppl.distributions.matrix_normal import MatrixNormal
 from ppl.distributions.multinomial import DirichletMultinomial, Multinomial
 from ppl.distributions.multivariate import MixtureSameFamily
@@ -68,13 +71,17 @@ from ppl.distributions.normal import HalfNormal, LogNormal, Normal
 from ppl.distributions.one_hot import OneHotCategorical, OneHotCategoricalStraightThrough
 from ppl.distributions.pareto import DoublyTruncatedPowerLaw, GeneralizedPareto, LowerTruncatedPowerLaw, Pareto
 from ppl.distributions.poisson import Poisson
+from ppl.distributions.polya_gamma import TruncatedPolyaGamma
 from ppl.distributions.registry import ConstraintRegistry, biject_to, transform_to
+from ppl.distributions.rejector import Rejector
 from ppl.distributions.relaxed import (
     RelaxedBernoulli,
     RelaxedBernoulliStraightThrough,
     RelaxedOneHotCategorical,
     RelaxedOneHotCategoricalStraightThrough,
 )
+from ppl.distributions.spanning_tree import SpanningTree
+from ppl.distributions.stable import Stable, StableWithLogProb
 from ppl.distributions.state_space import GaussianRandomWalk, GaussianStateSpace
 from ppl.distributions.student import FisherSnedecor, StudentT
 from ppl.distributions.toroidal import SineBivariateVonMises, SineSkewed
@@ -111,6 +118,9 @@ __all__ = [
     "Cauchy",
     "Chi2",
     "CirculantNormal",
+    "CoalescentRateLikelihood",
+    "CoalescentTimes",
+    "CoalescentTimesWithRate",
     "ComposeTransformModule",
     "ConditionalDistribution",
     "ConditionalTransform",
@@ -147,6 +157,7 @@ __all__ = [
     "GeneralizedPareto",
     "Geometric",
     "Gompertz",
+    "GroupedNormalNormal",
     "Gumbel",
     "HalfCauchy",
     "HalfNormal",
@@ -183,10 +194,13 @@ __all__ = [
     "OMTMultivariateNormal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
+    "OneOneMatching",
+    "OneTwoMatching",
     "OrderedLogistic",
     "Pareto",
     "Poisson",
     "ProjectedNormal",
+    "Rejector",
     "RelaxedBernoulli",
     "RelaxedBernoulliStraightThrough",
     "RelaxedOneHotCategorical",
@@ -197,9 +211,13 @@ __all__ = [
     "SkewLogistic",
     "SoftAsymmetricLaplace",
     "SoftLaplace",
+    "SpanningTree",
+    "Stable",
+    "StableWithLogProb",
     "StudentT",
     "TransformModule",
     "TransformedDistribution",
+    "TruncatedPolyaGamma",
     "Uniform",
     "Unit",
     "VonMises",
