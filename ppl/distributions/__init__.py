@@ -18,7 +18,6 @@ from ppl.distributions.continuous import (
     Gumbel,
     InverseGamma,
     Kumaraswamy,
-    Laplace,
     Pareto,
     RelaxedBernoulli,
     StudentT,
@@ -47,6 +46,7 @@ from ppl.distributions.empirical import (
 )
 from ppl.distributions.expanded import ExpandedDistribution
 from ppl.distributions.independent import Independent
+from ppl.distributions.laplace import Laplace
 from ppl.distributions.lifting import lift
 from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.multivariate import (
@@ -61,6 +61,20 @@ from ppl.distributions.multivariate import (
     Wishart,
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.truncated import (
+    LeftTruncatedDistribution,
+    RightTruncatedDistribution,
+    TruncatedDistribution,
+    TwoSidedTruncatedDistribution,
+)
+from ppl.distributions.truncated_families import (
+    LeftTruncatedGamma,
+    RightTruncatedGamma,
+    TruncatedCauchy,
+    TruncatedGamma,
+    TruncatedNormal,
+    TwoSidedTruncatedGamma,
+)
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,
@@ -94,6 +108,8 @@ __all__ = [
     "Kumaraswamy",
     "LKJCholesky",
     "Laplace",
+    "LeftTruncatedDistribution",
+    "LeftTruncatedGamma",
     "LogNormal",
     "LogisticNormal",
     "LowRankMultivariateNormal",
@@ -109,9 +125,17 @@ __all__ = [
     "Poisson",
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
+    "RightTruncatedDistribution",
+    "RightTruncatedGamma",
     "ScoreParts",
     "StudentT",
     "TransformedDistribution",
+    "TruncatedCauchy",
+    "TruncatedDistribution",
+    "TruncatedGamma",
+    "TruncatedNormal",
+    "TwoSidedTruncatedDistribution",
+    "TwoSidedTruncatedGamma",
     "Uniform",
     "Unit",
     "VonMises",

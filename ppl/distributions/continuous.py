@@ -83,10 +83,6 @@ class Kumaraswamy(Composed, td.Kumaraswamy, Distribution):
     """On the unit interval, like a beta but with closed-form quantiles."""
 
 
-class Laplace(td.Laplace, Distribution):
-    """The double exponential around `loc`."""
-
-
 class Pareto(Composed, td.Pareto, Distribution):
     """A power law above `scale` with exponent `alpha`."""
 

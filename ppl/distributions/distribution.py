@@ -17,6 +17,7 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions import validation
+from ppl.tensors.logspace import log_positive
 
 ShapeLike = Size | tuple[int, ...] | list[int]
 
@@ -145,6 +146,25 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
             f"{type(self).__name__} cannot be enumerated: its support is not a finite set. Leave the site unmarked, "
             "or use a distribution with a finite support such as Categorical or Bernoulli."
         )
+
+    # Tails. A family that knows its distribution function far out overrides these four, which truncation, censoring,
+    # mixtures and copulas use; where a result is -inf its gradient must be 0, not NaN.
+
+    def log_cdf(self, value: Tensor) -> Tensor:
+        """The log probability of a draw at or below a value."""
+        return log_positive(self.cdf(value))
+
+    def log_survival(self, value: Tensor) -> Tensor:
+        """The log probability of a draw above a value."""
+        return log_positive(1 - self.cdf(value))
+
+    def inverse_log_cdf(self, log_p: Tensor) -> Tensor:
+        """The value at or below which a draw lies with log probability `log_p`."""
+        return self.icdf(log_p.exp())
+
+    def inverse_log_survival(self, log_q: Tensor) -> Tensor:
+        """The value above which a draw lies with log probability `log_q`."""
+        return self.icdf(-log_q.expm1())
 
     @property
     def is_discrete(self) -> bool:

@@ -1,0 +1,47 @@
+"""What can be known of a distribution's draws without drawing, and distributions without checks inside others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl.distributions.lifting import lift
+
+
+def unchecked(d: torch.distributions.Distribution) -> Any:
+    """The distribution, as one of ours, that does not check values: for use inside another one that does.
+
+    A wrapper asks its base for densities where a value may lie outside the base's support, which is no error there.
+    """
+    new = copy.copy(lift(d))
+    new._validate_args = False
+    for name, field in vars(new).items():
+        if isinstance(field, torch.distributions.Distribution):
+            vars(new)[name] = unchecked(field)
+    return new
+
+
+def own(d: torch.distributions.Distribution, method: str) -> bool:
+    """Whether a distribution's class has a method (`cdf`, `log_cdf`) of its own, rather than the base's default."""
+    given = getattr(type(d), method)
+    bases = [c for c in type(d).__mro__ if c.__module__.endswith("distributions.distribution")]
+    return all(given is not vars(c).get(method) for c in bases)
+
+
+def like(d: torch.distributions.Distribution) -> Tensor:
+    """An empty tensor of the dtype and on the device of the distribution's floating point draws, from its parameters."""
+    for tensor in _tensors(d):
+        return tensor.new_empty(0)
+    return torch.empty(0)
+
+
+def _tensors(d: Any) -> Iterator[Tensor]:
+    for field in vars(d).values():
+        if isinstance(field, Tensor) and field.is_floating_point():
+            yield field
+        elif isinstance(field, torch.distributions.Distribution):
+            yield from _tensors(field)
