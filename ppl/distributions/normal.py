@@ -49,7 +49,8 @@ class Normal(Scalar, torch.distributions.Normal, Distribution):
         return ndtr((value - self.loc) / self.scale)
 
     def icdf(self, value: Tensor) -> Tensor:
-        return self.loc + self.scale * torch.special.ndtri(value)
+        quantile: Tensor = torch.special.ndtri(value)
+        return torch.addcmul(self.loc, self.scale, quantile)
 
     def log_cdf(self, value: Tensor) -> Tensor:
         return log_ndtr((value - self.loc) / self.scale)

@@ -106,7 +106,7 @@ class TruncatedDistribution(Distribution):
         """A point inside the base's support, for entries whose result is not used."""
         low, high = self._base_bounds()
         if low is None:
-            return 0.0 if high is None else high - 1.0  # type: ignore[no-any-return]
+            return 0.0 if high is None else high - 1.0
         return low + 1.0 if high is None else (low + high) / 2  # type: ignore[no-any-return]
 
     def _within_base(self, x: Tensor) -> Tensor:
@@ -145,7 +145,8 @@ class TruncatedDistribution(Distribution):
         return torch.where(inside, density, torch.full_like(density, -torch.inf))
 
     def _is_open_above(self) -> bool:
-        return isinstance(self.support, constraints.less_than)
+        """Whether the support is `less_than(high)`: there is no closed one without a lower bound."""
+        return self.low is None and self._base_bounds()[0] is None
 
     def cdf(self, value: Tensor) -> Tensor:
         return self.log_cdf(value).exp()

@@ -54,19 +54,20 @@ class TruncatedNormal(_Family):
             return log_prob
         upper = self._tails().upper
         one = torch.ones_like(self.loc)
-        above = one * (0 if self.low is None else (self.low - self.loc) / self.scale)
-        below = one * (0 if self.high is None else (self.loc - self.high) / self.scale)
+        low, high = (None if b is None else torch.where(b.isfinite(), b, self.loc) for b in (self.low, self.high))
+        above = one * 0 if low is None else (low - self.loc) / self.scale
+        below = one * 0 if high is None else (self.loc - high) / self.scale
         upper = torch.as_tensor(upper, device=self.loc.device)
         near = torch.where(upper, above, below)
         tail = near > 1.0
         near = torch.where(tail, near, one)
-        step = torch.zeros_like(value) if self.low is None else torch.where(upper, value - self.low, 0)
-        step = step if self.high is None else torch.where(upper, step, self.high - value)
+        step = torch.zeros_like(value) if low is None else torch.where(upper, value - low, 0)
+        step = step if high is None else torch.where(upper, step, high - value)
         step = torch.where(tail & log_prob.isfinite(), step / self.scale, 1.0)
         log_mass = _log_mills(near)
-        if self.low is not None and self.high is not None:
+        if low is not None and high is not None and self.low is not None and self.high is not None:
             finite = tail & self.low.isfinite() & self.high.isfinite()
-            width = torch.where(finite, torch.where(finite, self.high - self.low, one) / self.scale, one)
+            width = torch.where(finite, torch.where(finite, high - low, one) / self.scale, one)
             gap = width * (near + 0.5 * width)
             narrow = gap < 1e-2
             wide = log1mexp(torch.where(narrow, one, gap + log_mass - _log_mills(near + width)))
@@ -256,6 +257,7 @@ def _alike(first: Bound, second: Bound, *others: Bound | None) -> tuple[Bound, B
     if source is None:
         return first, second
     a, b = (
-        v if isinstance(v, Tensor) else torch.full((), v, dtype=source.dtype, device=source.device) for v in given[:2]
-    )  # type: ignore[arg-type]
+        v if isinstance(v, Tensor) else torch.full((), v, dtype=source.dtype, device=source.device)
+        for v in (first, second)
+    )
     return a, b

@@ -54,7 +54,7 @@ class _NdtriExp(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(log_p: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(log_p: Tensor) -> Tensor:
         return _solve(log_p)
 
     @staticmethod
@@ -62,6 +62,6 @@ class _NdtriExp(torch.autograd.Function):
         ctx.save_for_backward(output)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (z,) = ctx.saved_tensors
         return grad * torch.exp(log_ndtr(z) + 0.5 * z * z + _HALF_LOG_2PI)
