@@ -36,7 +36,7 @@ class Cauchy(Scalar, torch.distributions.Cauchy, Distribution):
         if self._validate_args:
             self._validate_sample(value)
         z = (value - self.loc) / self.scale
-        return -_LOG_PI - self.scale.log() - torch.log1p(z * z)
+        return -_LOG_PI - self.scale.log() - _log_one_plus_square(z)
 
     def cdf(self, value: Tensor) -> Tensor:
         return _lower((value - self.loc) / self.scale)
@@ -55,6 +55,13 @@ class Cauchy(Scalar, torch.distributions.Cauchy, Distribution):
 
     def inverse_log_survival(self, log_q: Tensor) -> Tensor:
         return self.loc - self.scale * _quantile(log_q.exp(), -log_q.expm1())
+
+
+def _log_one_plus_square(z: Tensor) -> Tensor:
+    """log(1 + z²), also where the square overflows."""
+    far = z.abs() > 1e8
+    square = torch.where(far, torch.zeros_like(z), z)
+    return torch.where(far, 2 * torch.where(far, z, torch.ones_like(z)).abs().log(), torch.log1p(square * square))
 
 
 def _lower(z: Tensor) -> Tensor:
@@ -88,7 +95,7 @@ class HalfCauchy(Half, torch.distributions.HalfCauchy, Distribution):
     @staticmethod
     def log_density(z: Tensor) -> Tensor:
         """The log density of a draw of scale 1, at and above 0."""
-        return -_LOG_HALF_PI - torch.log1p(z * z)
+        return -_LOG_HALF_PI - _log_one_plus_square(z)
 
     def cdf(self, value: Tensor) -> Tensor:
         return 2 / math.pi * torch.atan(value.clamp(min=0) / self.scale)

@@ -25,7 +25,8 @@ class TruncatedDistribution(Distribution):
     between -1 and 1. Draws carry gradients in the base's parameters and in the bounds, implicitly (Figurnov et al.,
     2018): the base needs `cdf` and `icdf`, or better the logarithms of `Distribution.log_cdf` and its three kin.
 
-    Shapes: low, high and the base's batch shape broadcast.
+    Shapes: low, high and the base's batch shape broadcast. An entry of low or high may be infinite, except where a latent
+        site is mapped to all reals: torch has no bijection to an interval that is infinite in some entries only.
     Raises: ValueError for a base that is discrete or not univariate, and where low is not below high.
     """
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import rows_continuous
 import rows_discrete
 import rows_multivariate
+import rows_truncated
 import rows_wrappers
 from case import Case
 
 import ppl.distributions as dist
 
-ROWS = (rows_continuous, rows_discrete, rows_multivariate, rows_wrappers)
+ROWS = (rows_continuous, rows_discrete, rows_multivariate, rows_wrappers, rows_truncated)
 CASES: list[Case] = [case for rows in ROWS for case in rows.CASES]
 
 #: Exported, but nothing to build.
