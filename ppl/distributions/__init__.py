@@ -7,6 +7,11 @@ from torch.distributions import ExponentialFamily, biject_to, kl_divergence, reg
 
 from ppl.distributions import constraints, transforms
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
+from ppl.distributions.censored import (
+    IntervalCensoredDistribution,
+    LeftCensoredDistribution,
+    RightCensoredDistribution,
+)
 from ppl.distributions.continuous import (
     Beta,
     Chi2,
@@ -45,16 +50,24 @@ from ppl.distributions.empirical import (
     Empirical,
 )
 from ppl.distributions.expanded import ExpandedDistribution
+from ppl.distributions.folded import FoldedDistribution
+from ppl.distributions.hurdle import (
+    HurdleDistribution,
+    HurdleGamma,
+    HurdleLogNormal,
+    HurdleNegativeBinomial2,
+    HurdlePoisson,
+)
 from ppl.distributions.independent import Independent
 from ppl.distributions.laplace import Laplace
 from ppl.distributions.lifting import lift
 from ppl.distributions.masked import MaskedDistribution
+from ppl.distributions.mixture import MaskedMixture, Mixture, MixtureGeneral, MixtureSameFamily
 from ppl.distributions.multivariate import (
     Dirichlet,
     LKJCholesky,
     LogisticNormal,
     LowRankMultivariateNormal,
-    MixtureSameFamily,
     MultivariateNormal,
     RelaxedOneHotCategorical,
     TransformedDistribution,
@@ -80,6 +93,12 @@ from ppl.distributions.validation import (
     is_validation_enabled,
     validation_enabled,
 )
+from ppl.distributions.zero_inflated import (
+    ZeroInflatedDistribution,
+    ZeroInflatedNegativeBinomial,
+    ZeroInflatedNegativeBinomial2,
+    ZeroInflatedPoisson,
+)
 
 __all__ = [
     "Bernoulli",
@@ -97,23 +116,34 @@ __all__ = [
     "Exponential",
     "ExponentialFamily",
     "FisherSnedecor",
+    "FoldedDistribution",
     "Gamma",
     "GeneralizedPareto",
     "Geometric",
     "Gumbel",
     "HalfCauchy",
     "HalfNormal",
+    "HurdleDistribution",
+    "HurdleGamma",
+    "HurdleLogNormal",
+    "HurdleNegativeBinomial2",
+    "HurdlePoisson",
     "Independent",
+    "IntervalCensoredDistribution",
     "InverseGamma",
     "Kumaraswamy",
     "LKJCholesky",
     "Laplace",
+    "LeftCensoredDistribution",
     "LeftTruncatedDistribution",
     "LeftTruncatedGamma",
     "LogNormal",
     "LogisticNormal",
     "LowRankMultivariateNormal",
     "MaskedDistribution",
+    "MaskedMixture",
+    "Mixture",
+    "MixtureGeneral",
     "MixtureSameFamily",
     "Multinomial",
     "MultivariateNormal",
@@ -125,6 +155,7 @@ __all__ = [
     "Poisson",
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
+    "RightCensoredDistribution",
     "RightTruncatedDistribution",
     "RightTruncatedGamma",
     "ScoreParts",
@@ -141,6 +172,10 @@ __all__ = [
     "VonMises",
     "Weibull",
     "Wishart",
+    "ZeroInflatedDistribution",
+    "ZeroInflatedNegativeBinomial",
+    "ZeroInflatedNegativeBinomial2",
+    "ZeroInflatedPoisson",
     "biject_to",
     "constraints",
     "enable_validation",

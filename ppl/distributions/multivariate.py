@@ -68,10 +68,6 @@ class Wishart(td.Wishart, Distribution):
         return broadcast_shape(df, matrix[:-2]), matrix[-2:]
 
 
-class MixtureSameFamily(td.MixtureSameFamily, Distribution):
-    """A mixture along the last batch dim of `component_distribution`."""
-
-
 class TransformedDistribution(td.TransformedDistribution, Distribution):
     """The image of a distribution under one or more transforms."""
 

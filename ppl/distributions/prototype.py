@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl.distributions.lifting import lift
+from ppl.distributions.masked import mask_value
 
 
 def unchecked(d: torch.distributions.Distribution) -> Any:
@@ -23,6 +24,19 @@ def unchecked(d: torch.distributions.Distribution) -> Any:
         if isinstance(field, torch.distributions.Distribution):
             vars(new)[name] = unchecked(field)
     return new
+
+
+def log_prob_anywhere(d: torch.distributions.Distribution, value: Tensor) -> Tensor:
+    """The log density of a distribution, -inf outside its support whatever a foreign class says there."""
+    support: Any = d.support
+    inner = support
+    while isinstance(inner, torch.distributions.constraints.independent):
+        inner = inner.base_constraint
+    if inner is torch.distributions.constraints.real or value.numel() == 0:  # torch cannot check an empty value
+        return d.log_prob(value)
+    inside = support.check(value)
+    density = d.log_prob(mask_value(d, value, inside))
+    return torch.where(inside, density, torch.full_like(density, -torch.inf))
 
 
 def own(d: torch.distributions.Distribution, method: str) -> bool:

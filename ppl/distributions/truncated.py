@@ -226,9 +226,13 @@ class _Tails:
         low, high = d.low, d.high
         if low is None or high is None:
             self.upper = low is not None
-            bound = low if low is not None else high
-            assert bound is not None
-            self.near = d._upper(bound) if self.upper else d._lower(bound)
+            if low is not None:
+                self.near = d._upper(low)
+            elif high is not None:
+                self.near = d._lower(high)
+            else:
+                source = like(d)
+                self.near = torch.zeros(d.batch_shape, dtype=source.dtype, device=source.device)
             self.log_mass = self.near
             return
         above, below = d._upper(low), d._lower(high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import rows_continuous
 import rows_discrete
+import rows_mixtures
 import rows_multivariate
 import rows_truncated
 import rows_wrappers
@@ -11,7 +12,7 @@ from case import Case
 
 import ppl.distributions as dist
 
-ROWS = (rows_continuous, rows_discrete, rows_multivariate, rows_wrappers, rows_truncated)
+ROWS = (rows_continuous, rows_discrete, rows_multivariate, rows_wrappers, rows_truncated, rows_mixtures)
 CASES: list[Case] = [case for rows in ROWS for case in rows.CASES]
 
 #: Exported, but nothing to build.
