@@ -6,30 +6,14 @@ See `ppl.distributions.distribution` for the contract on shapes.
 from torch.distributions import ExponentialFamily, biject_to, kl_divergence, register_kl, transform_to
 
 from ppl.distributions import constraints, transforms
+from ppl.distributions.beta import AffineBeta, Beta, BetaProportion, Kumaraswamy
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
 from ppl.distributions.censored import (
     IntervalCensoredDistribution,
     LeftCensoredDistribution,
     RightCensoredDistribution,
 )
-from ppl.distributions.continuous import (
-    Beta,
-    Chi2,
-    ContinuousBernoulli,
-    Exponential,
-    FisherSnedecor,
-    Gamma,
-    GeneralizedPareto,
-    Gumbel,
-    InverseGamma,
-    Kumaraswamy,
-    Pareto,
-    RelaxedBernoulli,
-    StudentT,
-    Uniform,
-    VonMises,
-    Weibull,
-)
+from ppl.distributions.continuous import RelaxedBernoulli
 from ppl.distributions.delta import (
     Delta,
     Unit,
@@ -51,6 +35,8 @@ from ppl.distributions.empirical import (
 )
 from ppl.distributions.expanded import ExpandedDistribution
 from ppl.distributions.folded import FoldedDistribution
+from ppl.distributions.gamma import Chi2, Exponential, Gamma, InverseGamma
+from ppl.distributions.gumbel import Gumbel
 from ppl.distributions.hurdle import (
     HurdleDistribution,
     HurdleGamma,
@@ -59,8 +45,16 @@ from ppl.distributions.hurdle import (
     HurdlePoisson,
 )
 from ppl.distributions.independent import Independent
-from ppl.distributions.laplace import Laplace
+from ppl.distributions.laplace import (
+    AsymmetricLaplace,
+    AsymmetricLaplaceQuantile,
+    Laplace,
+    SoftAsymmetricLaplace,
+    SoftLaplace,
+)
+from ppl.distributions.levy import Levy
 from ppl.distributions.lifting import lift
+from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.mixture import MaskedMixture, Mixture, MixtureGeneral, MixtureSameFamily
 from ppl.distributions.multivariate import (
@@ -74,6 +68,8 @@ from ppl.distributions.multivariate import (
     Wishart,
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.pareto import DoublyTruncatedPowerLaw, GeneralizedPareto, LowerTruncatedPowerLaw, Pareto
+from ppl.distributions.student import FisherSnedecor, StudentT
 from ppl.distributions.truncated import (
     LeftTruncatedDistribution,
     RightTruncatedDistribution,
@@ -88,11 +84,14 @@ from ppl.distributions.truncated_families import (
     TruncatedNormal,
     TwoSidedTruncatedGamma,
 )
+from ppl.distributions.uniform import ContinuousBernoulli, LogUniform, Uniform
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,
     validation_enabled,
 )
+from ppl.distributions.von_mises import VonMises
+from ppl.distributions.weibull import Dagum, Gompertz, Weibull
 from ppl.distributions.zero_inflated import (
     ZeroInflatedDistribution,
     ZeroInflatedNegativeBinomial,
@@ -101,16 +100,22 @@ from ppl.distributions.zero_inflated import (
 )
 
 __all__ = [
+    "AffineBeta",
+    "AsymmetricLaplace",
+    "AsymmetricLaplaceQuantile",
     "Bernoulli",
     "Beta",
+    "BetaProportion",
     "Binomial",
     "Categorical",
     "Cauchy",
     "Chi2",
     "ContinuousBernoulli",
+    "Dagum",
     "Delta",
     "Dirichlet",
     "Distribution",
+    "DoublyTruncatedPowerLaw",
     "Empirical",
     "ExpandedDistribution",
     "Exponential",
@@ -120,6 +125,7 @@ __all__ = [
     "Gamma",
     "GeneralizedPareto",
     "Geometric",
+    "Gompertz",
     "Gumbel",
     "HalfCauchy",
     "HalfNormal",
@@ -137,9 +143,13 @@ __all__ = [
     "LeftCensoredDistribution",
     "LeftTruncatedDistribution",
     "LeftTruncatedGamma",
+    "Levy",
     "LogNormal",
+    "LogUniform",
+    "Logistic",
     "LogisticNormal",
     "LowRankMultivariateNormal",
+    "LowerTruncatedPowerLaw",
     "MaskedDistribution",
     "MaskedMixture",
     "Mixture",
@@ -159,6 +169,9 @@ __all__ = [
     "RightTruncatedDistribution",
     "RightTruncatedGamma",
     "ScoreParts",
+    "SkewLogistic",
+    "SoftAsymmetricLaplace",
+    "SoftLaplace",
     "StudentT",
     "TransformedDistribution",
     "TruncatedCauchy",

@@ -12,7 +12,7 @@ from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_sh
 from ppl.distributions.lifting import Wraps
 from ppl.distributions.masked import mask_value
 from ppl.distributions.prototype import unchecked
-from ppl.tensors.logspace import log_difference
+from ppl.tensors.special import log_diff_exp
 
 
 class _Censored(Wraps):
@@ -216,7 +216,7 @@ class IntervalCensoredDistribution(_Censored):
         down = above < below  # the interval is in the upper tail: subtract what lies above its ends
         near = torch.where(down, above, below)
         far = torch.where(down, base.log_survival(upper), base.log_cdf(lower))
-        inside = log_difference(
+        inside = log_diff_exp(
             torch.where(between, near, torch.ones_like(near)), torch.where(between, far, torch.zeros_like(far))
         )
         one_sided = torch.where(left, below, above)

@@ -10,6 +10,7 @@ Batch dims are independent repetitions; event dims are one draw.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -164,7 +165,14 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
 
     def inverse_log_survival(self, log_q: Tensor) -> Tensor:
         """The value above which a draw lies with log probability `log_q`."""
-        return self.icdf(-log_q.expm1())
+        limit = 0.6 * math.log(torch.finfo(log_q.dtype).eps)
+        x = self.icdf(-log_q.clamp(min=limit).expm1())
+        if type(self).log_survival is not Distribution.log_survival:
+            deep = log_q < limit  # where 1 - p has no digits left: Newton's method on the log survival function
+            for _ in range(8):
+                log_tail = self.log_survival(x)
+                x = x + torch.where(deep, (log_tail - log_q) * torch.exp(log_tail - self.log_prob(x)), 0.0)
+        return x
 
     @property
     def is_discrete(self) -> bool:

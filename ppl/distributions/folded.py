@@ -12,8 +12,8 @@ from ppl.distributions.distribution import Distribution, ShapeLike, expanded
 from ppl.distributions.lifting import Wraps
 from ppl.distributions.normal import Normal
 from ppl.distributions.prototype import log_prob_anywhere, unchecked
-from ppl.tensors.logspace import log_difference
 from ppl.tensors.normal_tail import ndtr
+from ppl.tensors.special import log_diff_exp
 
 _SQRT_TWO_OVER_PI = (2 / torch.pi) ** 0.5
 
@@ -78,7 +78,7 @@ class FoldedDistribution(Wraps):
         if self.base_dist.is_discrete:
             raise NotImplementedError
         x = value.clamp(min=0)
-        below = log_difference(self.base_dist.log_cdf(x), self.base_dist.log_cdf(-x))
+        below = log_diff_exp(self.base_dist.log_cdf(x), self.base_dist.log_cdf(-x))
         return torch.where(value >= 0, below, torch.full_like(below, -torch.inf))
 
     @property

@@ -8,14 +8,14 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-from ppl.distributions.continuous import Gamma
 from ppl.distributions.discrete import Poisson
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
+from ppl.distributions.gamma import Gamma
 from ppl.distributions.gated import Gated, Number, as_tensors
 from ppl.distributions.normal import LogNormal
 from ppl.distributions.prototype import log_prob_anywhere
 from ppl.distributions.zero_inflated import negative_binomial2
-from ppl.tensors.logspace import log1mexp
+from ppl.tensors.special import log1mexp
 
 
 class HurdleDistribution(Gated):
@@ -76,7 +76,7 @@ class HurdleDistribution(Gated):
         if not self.base_dist.is_discrete:
             return 0.0
         at_zero = self.base_dist.log_prob(torch.zeros_like(self._gate()))
-        return log1mexp(-at_zero)
+        return log1mexp(at_zero)
 
     def _zero_probability(self) -> Tensor | float:
         if not self.base_dist.is_discrete:

@@ -8,36 +8,26 @@ from typing import cast
 import torch
 from torch import Size, Tensor
 
+from ppl.distributions.bounded import Bounded, keep_positive
 from ppl.distributions.distribution import Distribution, ShapeLike
-from ppl.distributions.scalar import Half, Scalar
-from ppl.tensors.logspace import log_positive
-from ppl.tensors.normal_tail import log_ndtr, ndtr, ndtri_exp
+from ppl.distributions.half import Half
+from ppl.distributions.location_scale import LocationScale
+from ppl.distributions.noise import normal
+from ppl.tensors.normal_tail import ndtr, ndtri_exp
+from ppl.tensors.special import log_ndtr
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _HALF_LOG_HALF_PI = 0.5 * math.log(math.pi / 2)
-_SQRT_HALF = math.sqrt(0.5)
-_HALF_SQRT_PI = 0.5 * math.sqrt(math.pi)
-_LOG_2 = math.log(2.0)
 _FIELD = cast(Tensor, None)  # stands where torch has a property, so that the object's own field is found
 
 
-def _noise(like: Tensor, sample_shape: ShapeLike) -> Tensor:
-    if not sample_shape:
-        return torch.randn_like(like)
-    return torch.randn((*sample_shape, *like.shape), dtype=like.dtype, device=like.device)
-
-
-class Normal(Scalar, torch.distributions.Normal, Distribution):
+class Normal(LocationScale, torch.distributions.Normal, Distribution):
     """The normal distribution with mean `loc` and standard deviation `scale` > 0."""
 
-    expands_without_init = True
-    parameters = ("loc", "scale")
-
-    def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
-        self._take((loc, scale), validate_args)
+    symmetric = True
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        return torch.addcmul(self.loc, _noise(self.loc, sample_shape), self.scale)
+        return torch.addcmul(self.loc, normal(self.loc, sample_shape), self.scale)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -45,30 +35,34 @@ class Normal(Scalar, torch.distributions.Normal, Distribution):
         z = (value - self.loc) / self.scale
         return torch.addcmul(-_HALF_LOG_2PI - self.scale.log(), z, z, value=-0.5)
 
-    def cdf(self, value: Tensor) -> Tensor:
-        return ndtr((value - self.loc) / self.scale)
+    def _cdf(self, z: Tensor) -> Tensor:
+        return ndtr(z)
 
-    def icdf(self, value: Tensor) -> Tensor:
-        quantile: Tensor = torch.special.ndtri(value)
-        return torch.addcmul(self.loc, self.scale, quantile)
+    def _log_cdf(self, z: Tensor) -> Tensor:
+        return log_ndtr(z)
 
-    def log_cdf(self, value: Tensor) -> Tensor:
-        return log_ndtr((value - self.loc) / self.scale)
+    def _log_survival(self, z: Tensor) -> Tensor:
+        return log_ndtr(-z)
 
-    def log_survival(self, value: Tensor) -> Tensor:
-        return log_ndtr((self.loc - value) / self.scale)
+    def _icdf(self, q: Tensor) -> Tensor:
+        return cast(Tensor, torch.special.ndtri(q))
 
-    def inverse_log_cdf(self, log_p: Tensor) -> Tensor:
-        return self.loc + self.scale * ndtri_exp(log_p)
+    def _inverse_log_cdf(self, log_p: Tensor) -> Tensor:
+        return ndtri_exp(log_p)
 
-    def inverse_log_survival(self, log_q: Tensor) -> Tensor:
-        return self.loc - self.scale * ndtri_exp(log_q)
+    def _mean(self) -> float:
+        return 0.0
+
+    def _variance(self) -> float:
+        return 1.0
+
+    def _entropy(self) -> float:
+        return 0.5 + _HALF_LOG_2PI
 
 
-class LogNormal(Scalar, torch.distributions.LogNormal, Distribution):
+class LogNormal(Bounded, torch.distributions.LogNormal, Distribution):
     """The exponential of a normal draw with mean `loc` and standard deviation `scale`."""
 
-    expands_without_init = True
     parameters = ("loc", "scale")
     loc = _FIELD
     scale = _FIELD
@@ -83,67 +77,81 @@ class LogNormal(Scalar, torch.distributions.LogNormal, Distribution):
         return Normal(self.loc, self.scale, validate_args=False)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        return torch.addcmul(self.loc, _noise(self.loc, sample_shape), self.scale).exp()
+        return keep_positive(torch.addcmul(self.loc, normal(self.loc, sample_shape), self.scale).exp())
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        log = value.log()
+    def _standardised(self, x: Tensor) -> Tensor:
+        return (x.log() - self.loc) / self.scale
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        log = x.log()
         z = (log - self.loc) / self.scale
         return torch.addcmul(-_HALF_LOG_2PI - self.scale.log() - log, z, z, value=-0.5)
 
-    def _z(self, value: Tensor) -> Tensor:
-        """The standardised logarithm; -inf at 0 and below, without a gradient."""
-        positive = value > 0
-        z = (torch.where(positive, value, torch.ones_like(value)).log() - self.loc) / self.scale
-        return torch.where(positive, z, torch.full_like(z, -torch.inf))
+    def _log_cdf(self, x: Tensor) -> Tensor:
+        return log_ndtr(self._standardised(x))
 
-    def cdf(self, value: Tensor) -> Tensor:
-        return ndtr(self._z(value))
+    def _log_survival(self, x: Tensor) -> Tensor:
+        return log_ndtr(-self._standardised(x))
 
     def icdf(self, value: Tensor) -> Tensor:
-        return self.base_dist.icdf(value).exp()
-
-    def log_cdf(self, value: Tensor) -> Tensor:
-        return log_ndtr(self._z(value))
-
-    def log_survival(self, value: Tensor) -> Tensor:
-        return log_ndtr(-self._z(value))
+        return keep_positive((self.loc + self.scale * torch.special.ndtri(value)).exp())
 
     def inverse_log_cdf(self, log_p: Tensor) -> Tensor:
-        return self.base_dist.inverse_log_cdf(log_p).exp()
+        return keep_positive(self.base_dist.inverse_log_cdf(log_p).exp())
 
     def inverse_log_survival(self, log_q: Tensor) -> Tensor:
-        return self.base_dist.inverse_log_survival(log_q).exp()
+        return keep_positive(self.base_dist.inverse_log_survival(log_q).exp())
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.loc + 0.5 * self.scale.square()).exp()
+
+    @property
+    def mode(self) -> Tensor:
+        return (self.loc - self.scale.square()).exp()
+
+    @property
+    def variance(self) -> Tensor:
+        spread = self.scale.square()
+        return torch.expm1(spread) * (2 * self.loc + spread).exp()
+
+    def entropy(self) -> Tensor:
+        return 0.5 + _HALF_LOG_2PI + self.scale.log() + self.loc
 
 
 class HalfNormal(Half, torch.distributions.HalfNormal, Distribution):
     """The absolute value of a normal draw around 0 with standard deviation `scale`."""
 
     whole = Normal
-    noise = staticmethod(_noise)
+    noise = staticmethod(normal)
 
     @staticmethod
     def log_density(z: Tensor) -> Tensor:
         """The log density of a draw of scale 1, at and above 0."""
         return -_HALF_LOG_HALF_PI - 0.5 * z * z
 
-    def cdf(self, value: Tensor) -> Tensor:
-        return torch.erf(_SQRT_HALF * value.clamp(min=0) / self.scale)
+    @staticmethod
+    def below(z: Tensor) -> Tensor:
+        """The distribution function of scale 1."""
+        return torch.erf(z * math.sqrt(0.5))
 
-    def icdf(self, value: Tensor) -> Tensor:
-        tiny = value < 1e-6  # torch's erfinv has an absolute error of 1e-20 there
-        z = torch.where(tiny, _HALF_SQRT_PI * value, torch.erfinv(torch.where(tiny, torch.zeros_like(value), value)))
-        return self.scale * z / _SQRT_HALF
+    @staticmethod
+    def log_above(z: Tensor) -> Tensor:
+        """log of 1 minus the distribution function of scale 1."""
+        return log_ndtr(-z) + math.log(2)
 
-    def log_cdf(self, value: Tensor) -> Tensor:
-        z = _SQRT_HALF * value / self.scale
-        lower = z < 0.5
-        far = log_positive(torch.erf(torch.where(lower, z, torch.zeros_like(z))))
-        return torch.where(lower, far, torch.log1p(-torch.erfc(torch.where(lower, torch.ones_like(z), z))))
+    @staticmethod
+    def quantile(q: Tensor) -> Tensor:
+        """The quantile function of scale 1."""
+        return torch.erfinv(q) * math.sqrt(2)
 
-    def log_survival(self, value: Tensor) -> Tensor:
-        return _LOG_2 + log_ndtr(-value.clamp(min=0) / self.scale)
+    @property
+    def mean(self) -> Tensor:
+        return self.scale * math.sqrt(2 / math.pi)
 
-    def inverse_log_survival(self, log_q: Tensor) -> Tensor:
-        return -self.scale * ndtri_exp(log_q - _LOG_2)
+    @property
+    def variance(self) -> Tensor:
+        return self.scale.square() * (1 - 2 / math.pi)
+
+    def entropy(self) -> Tensor:
+        return self.scale.log() + 0.5 + _HALF_LOG_HALF_PI

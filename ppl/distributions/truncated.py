@@ -11,8 +11,9 @@ from torch.distributions import constraints
 
 from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape, expanded
 from ppl.distributions.prototype import like, unchecked
-from ppl.tensors.logspace import log_difference, log_sum
+from ppl.tensors.logspace import log_sum
 from ppl.tensors.quadrature import gauss_legendre
+from ppl.tensors.special import log_diff_exp
 
 Bound = Tensor | float
 
@@ -242,7 +243,7 @@ class _Tails:
         # Between bounds so close that the difference has lost its digits, the density is all but constant.
         limit = 2.0**-24 if self.near.dtype == torch.float64 else 2.0**-9
         self.narrow = (self.near - self.far < limit) & low.isfinite() & high.isfinite()
-        wide = log_difference(self.near, torch.where(self.narrow, self.near.detach() - 1, self.far))
+        wide = log_diff_exp(self.near, torch.where(self.narrow, self.near.detach() - 1, self.far))
         self.log_mass = torch.where(self.narrow, self._log_mass_between(low, high), wide)
 
     def _log_mass_between(self, low: Tensor, high: Tensor) -> Tensor:
@@ -267,9 +268,9 @@ class _Tails:
         """The log of the share of the mass between x and the near end (or the far one)."""
         at = self._at(x)
         if towards_near:
-            part = log_difference(self.near, torch.minimum(at, self.near))
+            part = log_diff_exp(self.near, torch.minimum(at, self.near))
         else:
-            part = at if self.far is None else log_difference(torch.maximum(at, self.far), self.far)
+            part = at if self.far is None else log_diff_exp(torch.maximum(at, self.far), self.far)
         return (part - self.log_mass).clamp(max=0.0)
 
     def log_below(self, x: Tensor) -> Tensor:

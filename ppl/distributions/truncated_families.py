@@ -9,8 +9,8 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions.cauchy import Cauchy
-from ppl.distributions.continuous import Gamma
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
+from ppl.distributions.gamma import Gamma
 from ppl.distributions.normal import Normal
 from ppl.distributions.truncated import (
     Bound,
@@ -19,8 +19,8 @@ from ppl.distributions.truncated import (
     TruncatedDistribution,
     TwoSidedTruncatedDistribution,
 )
-from ppl.tensors.logspace import log1mexp
 from ppl.tensors.quadrature import gauss_legendre
+from ppl.tensors.special import log1mexp
 
 
 class _Family(TruncatedDistribution):
@@ -70,7 +70,7 @@ class TruncatedNormal(_Family):
             width = torch.where(finite, torch.where(finite, high - low, one) / self.scale, one)
             gap = width * (near + 0.5 * width)
             narrow = gap < 1e-2
-            wide = log1mexp(torch.where(narrow, one, gap + log_mass - _log_mills(near + width)))
+            wide = log1mexp(torch.where(narrow, -one, _log_mills(near + width) - log_mass - gap))
             nodes, weights = gauss_legendre(3)
             terms = [
                 weight * torch.exp(-width * node * (near + 0.5 * width * node))

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl.tensors.special import log_ndtr
+
 _SQRT_HALF = math.sqrt(0.5)
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _LOG_HALF = math.log(0.5)
@@ -16,17 +18,6 @@ _LOG_HALF = math.log(0.5)
 def ndtr(z: Tensor) -> Tensor:
     """P(Z <= z), with small relative error also where it is tiny (torch.special.ndtr loses it below -5)."""
     return 0.5 * torch.erfc(-_SQRT_HALF * z)
-
-
-def log_ndtr(z: Tensor) -> Tensor:
-    """log P(Z <= z); at -inf it is -inf, without a gradient. (torch.special.log_ndtr is slow, and warns, under vmap.)"""
-    lower = z < -1.0
-    finite = z > -torch.inf
-    low = torch.where(lower & finite, z, torch.full_like(z, -1.0))
-    high = torch.where(lower, torch.full_like(z, -1.0), z)
-    tail = torch.log(0.5 * torch.special.erfcx(-_SQRT_HALF * low)) - 0.5 * low * low
-    tail = torch.where(finite, tail, torch.full_like(tail, -torch.inf))
-    return torch.where(lower, tail, torch.log1p(-0.5 * torch.erfc(_SQRT_HALF * high)))
 
 
 def ndtri_exp(log_p: Tensor) -> Tensor:
