@@ -3,7 +3,7 @@
 See `ppl.distributions.distribution` for the contract on shapes.
 """
 
-from torch.distributions import ExponentialFamily, biject_to, kl_divergence, register_kl, transform_to
+from torch.distributions import ExponentialFamily, biject_to, transform_to
 
 from ppl.distributions import constraints, transforms
 from ppl.distributions.beta import AffineBeta, Beta, BetaProportion, Kumaraswamy
@@ -14,6 +14,7 @@ from ppl.distributions.censored import (
     RightCensoredDistribution,
 )
 from ppl.distributions.continuous import RelaxedBernoulli
+from ppl.distributions.copula import GaussianCopula, GaussianCopulaBeta
 from ppl.distributions.delta import (
     Delta,
     Unit,
@@ -44,7 +45,9 @@ from ppl.distributions.hurdle import (
     HurdleNegativeBinomial2,
     HurdlePoisson,
 )
+from ppl.distributions.improper import ImproperUniform
 from ppl.distributions.independent import Independent
+from ppl.distributions.kl_pairs import kl_divergence, register_kl
 from ppl.distributions.laplace import (
     AsymmetricLaplace,
     AsymmetricLaplaceQuantile,
@@ -54,6 +57,7 @@ from ppl.distributions.laplace import (
 )
 from ppl.distributions.levy import Levy
 from ppl.distributions.lifting import lift
+from ppl.distributions.log_density import LogDensity
 from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.mixture import MaskedMixture, Mixture, MixtureGeneral, MixtureSameFamily
@@ -123,6 +127,8 @@ __all__ = [
     "FisherSnedecor",
     "FoldedDistribution",
     "Gamma",
+    "GaussianCopula",
+    "GaussianCopulaBeta",
     "GeneralizedPareto",
     "Geometric",
     "Gompertz",
@@ -134,6 +140,7 @@ __all__ = [
     "HurdleLogNormal",
     "HurdleNegativeBinomial2",
     "HurdlePoisson",
+    "ImproperUniform",
     "Independent",
     "IntervalCensoredDistribution",
     "InverseGamma",
@@ -144,6 +151,7 @@ __all__ = [
     "LeftTruncatedDistribution",
     "LeftTruncatedGamma",
     "Levy",
+    "LogDensity",
     "LogNormal",
     "LogUniform",
     "Logistic",

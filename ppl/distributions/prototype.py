@@ -9,8 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl.distributions.distribution import broadcast_shape
 from ppl.distributions.lifting import lift
 from ppl.distributions.masked import mask_value
+
+
+class NoSampler(NotImplementedError):
+    """A draw was asked of a distribution that has none; the message says what to write."""
+
+
+def log_prob_shape(d: torch.distributions.Distribution, value: Tensor) -> torch.Size:
+    """The shape of `d.log_prob(value)`."""
+    return broadcast_shape(value.shape[: value.dim() - len(d.event_shape)], d.batch_shape)
 
 
 def unchecked(d: torch.distributions.Distribution) -> Any:

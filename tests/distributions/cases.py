@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import rows_continuous
+import rows_copula
 import rows_discrete
 import rows_gamma
 import rows_interval
@@ -18,6 +19,7 @@ import ppl.distributions as dist
 
 ROWS = (
     rows_continuous,
+    rows_copula,
     rows_discrete,
     rows_gamma,
     rows_interval,
@@ -30,7 +32,7 @@ ROWS = (
 )
 CASES: list[Case] = [case for rows in ROWS for case in rows.CASES]
 
-#: Exported, but nothing to build.
-ABSTRACT = {dist.Distribution, dist.ExponentialFamily}
+#: Exported, but nothing to build, or without draws (tested in test_improper.py).
+ABSTRACT = {dist.Distribution, dist.ExponentialFamily, dist.ImproperUniform}
 
 __all__ = ["ABSTRACT", "CASES", "Case"]
