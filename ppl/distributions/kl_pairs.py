@@ -21,7 +21,8 @@ from ppl.distributions.mixture import MixtureGeneral, MixtureSameFamily
 @register_kl(Delta, td.Distribution)
 def _delta(p: Delta, q: Any) -> Tensor:
     """The point's own log density stands for the volume it was changed by."""
-    return p.log_density - q.log_prob(p.v)
+    divergence: Tensor = p.log_density - q.log_prob(p.v)
+    return divergence
 
 
 @register_kl(Unit, Unit)
@@ -137,7 +138,10 @@ def _gaussian(loc: Tensor, scale: Tensor, other_loc: Tensor, other_scale: Tensor
 
 @register_kl(td.HalfCauchy, td.HalfCauchy)
 def _half_cauchy(p: Any, q: Any) -> Tensor:
-    return ((p.scale + q.scale) ** 2 / (4 * p.scale * q.scale)).log()
+    """As of two whole ones around the same centre."""
+    a, b = p.scale, q.scale
+    divergence: Tensor = 2 * (a + b).log() - (4 * a).log() - b.log()
+    return divergence
 
 
 @register_kl(InverseGamma, InverseGamma)
@@ -155,7 +159,8 @@ def _weibull(p: Any, q: Any) -> Tensor:
     log_ratio = p.scale.log() - q.scale.log()
     euler = 0.57721566490153286
     expected = torch.exp(m * log_ratio + torch.lgamma(1 + m / k))
-    return k.log() - m.log() - m * log_ratio + (k - m) * (-euler / k) + expected - 1
+    divergence: Tensor = k.log() - m.log() - m * log_ratio + (k - m) * (-euler / k) + expected - 1
+    return divergence
 
 
 @register_kl(td.Categorical, td.Categorical)
@@ -176,9 +181,10 @@ register_kl(td.OneHotCategorical, td.OneHotCategorical)(_categorical)
 @register_kl(td.VonMises, td.VonMises)
 def _von_mises(p: Any, q: Any) -> Tensor:
     bessel: Tensor = torch.special.i0e(p.concentration)
-    resultant = torch.special.i1e(p.concentration) / bessel
-    shift = torch.special.i0e(q.concentration).log() + q.concentration - bessel.log() - p.concentration
-    return shift + resultant * (p.concentration - q.concentration * torch.cos(p.loc - q.loc))
+    resultant: Tensor = torch.special.i1e(p.concentration) / bessel
+    shift: Tensor = torch.special.i0e(q.concentration).log() + q.concentration - bessel.log() - p.concentration
+    divergence: Tensor = shift + resultant * (p.concentration - q.concentration * torch.cos(p.loc - q.loc))
+    return divergence
 
 
 @register_kl(td.Bernoulli, td.Bernoulli)
@@ -206,13 +212,14 @@ def _wishart(p: Any, q: Any) -> Tensor:
     log_det = 2 * (q_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) - p_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1))
     half_p, half_q = 0.5 * p.df, 0.5 * q.df
     digammas = sum(torch.digamma(half_p - 0.5 * i) for i in range(size))
-    return (
+    divergence: Tensor = (
         half_q * log_det
         + half_p * (trace - size)
         + torch.mvlgamma(half_q, size)
         - torch.mvlgamma(half_p, size)
         + (half_p - half_q) * digammas
     )
+    return divergence
 
 
 def _scale_tril(d: Any) -> Tensor:

@@ -73,14 +73,15 @@ class LogDensity(Distribution):
         return self._support
 
     def expand(self, batch_shape: ShapeLike, _instance: Any = None) -> Any:
-        new = self._get_checked_instance(LogDensity, _instance) if _instance is not None else object.__new__(type(self))
-        vars(new).update(vars(self))
-        new._batch_shape = torch.broadcast_shapes(self.batch_shape, Size(batch_shape))
-        if new._batch_shape != Size(batch_shape):
+        shape, own = Size(batch_shape), self.batch_shape
+        if len(own) > len(shape) or any(a not in (1, b) for a, b in zip(reversed(own), reversed(shape), strict=False)):
             raise ValueError(
-                f"LogDensity: batch shape {tuple(self.batch_shape)} does not expand to {tuple(batch_shape)}; each dim must be "
-                "equal or 1, counted from the right."
+                f"LogDensity: batch shape {tuple(own)} does not expand to {tuple(shape)}; each dim must be equal or 1, "
+                "counted from the right."
             )
+        new = object.__new__(type(self))
+        vars(new).update(vars(self))
+        new._batch_shape = shape
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:

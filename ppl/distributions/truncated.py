@@ -300,6 +300,7 @@ class _Tails:
         low, high = self.d.low, self.d.high
         with torch.no_grad():
             x, weight = self._invert(u)
+            x = x.to(u.dtype)
             if low is not None:
                 x = torch.maximum(x, low)
             if high is not None:
