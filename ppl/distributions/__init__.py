@@ -3,7 +3,7 @@
 See `ppl.distributions.distribution` for the contract on shapes.
 """
 
-from torch.distributions import ExponentialFamily, kl_divergence, register_kl
+from torch.distributions import ExponentialFamily
 
 from ppl.distributions import constraints, transforms
 from ppl.distributions.bernoulli import Bernoulli, Geometric
@@ -13,6 +13,7 @@ from ppl.distributions.binomial import Binomial, ExtendedBinomial
 from ppl.distributions.car import CAR
 from ppl.distributions.categorical import Categorical, OrderedLogistic
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
+from ppl.distributions.censored import IntervalCensoredDistribution, LeftCensoredDistribution, RightCensoredDistribution
 from ppl.distributions.circulant_normal import CirculantNormal
 from ppl.distributions.coalescent import CoalescentRateLikelihood, CoalescentTimes, CoalescentTimesWithRate
 from ppl.distributions.conditional import (
@@ -20,6 +21,7 @@ from ppl.distributions.conditional import (
     ConditionalTransformedDistribution,
     ConstantConditionalDistribution,
 )
+from ppl.distributions.copula import GaussianCopula, GaussianCopulaBeta
 from ppl.distributions.delta import Delta, Unit
 from ppl.distributions.diagonal_mixtures import (
     GaussianScaleMixture,
@@ -34,15 +36,25 @@ from ppl.distributions.distribution import Distribution, ScoreParts
 from ppl.distributions.empirical import Empirical
 from ppl.distributions.euler_maruyama import EulerMaruyama
 from ppl.distributions.expanded import ExpandedDistribution
+from ppl.distributions.folded import FoldedDistribution
 from ppl.distributions.gamma import Chi2, Exponential, Gamma, InverseGamma
 from ppl.distributions.gamma_gaussian_hmm import GammaGaussianHMM
 from ppl.distributions.gaussian_hmm import GaussianHMM
 from ppl.distributions.gaussian_mrf import GaussianMRF
 from ppl.distributions.grouped_normal_normal import GroupedNormalNormal
 from ppl.distributions.gumbel import Gumbel
+from ppl.distributions.hurdle import (
+    HurdleDistribution,
+    HurdleGamma,
+    HurdleLogNormal,
+    HurdleNegativeBinomial2,
+    HurdlePoisson,
+)
+from ppl.distributions.improper import ImproperUniform
 from ppl.distributions.independent import Independent
 from ppl.distributions.independent_hmm import IndependentHMM
 from ppl.distributions.inverse_wishart import InverseWishart, InverseWishartCholesky
+from ppl.distributions.kl import kl_divergence, register_kl
 from ppl.distributions.laplace import (
     AsymmetricLaplace,
     AsymmetricLaplaceQuantile,
@@ -54,6 +66,7 @@ from ppl.distributions.levy import Levy
 from ppl.distributions.lifting import lift
 from ppl.distributions.linear_hmm import LinearHMM
 from ppl.distributions.lkj import LKJ, LKJCholesky
+from ppl.distributions.log_density import LogDensity
 from ppl.distributions.log_normal_negative_binomial import LogNormalNegativeBinomial
 from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.logistic_normal import LogisticNormal
@@ -61,8 +74,8 @@ from ppl.distributions.low_rank_normal import LowRankMultivariateNormal
 from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.matching import OneOneMatching, OneTwoMatching
 from ppl.distributions.matrix_normal import MatrixNormal
+from ppl.distributions.mixture import MaskedMixture, Mixture, MixtureGeneral, MixtureSameFamily
 from ppl.distributions.multinomial import DirichletMultinomial, Multinomial
-from ppl.distributions.multivariate import MixtureSameFamily
 from ppl.distributions.multivariate_normal import MultivariateNormal
 from ppl.distributions.multivariate_student import MultivariateStudentT
 from ppl.distributions.nan_masked import NanMaskedMultivariateNormal, NanMaskedNormal
@@ -94,11 +107,31 @@ from ppl.distributions.transforms import (
     TransformModule,
 )
 from ppl.distributions.transport_normal import AVFMultivariateNormal, OMTMultivariateNormal
+from ppl.distributions.truncated import (
+    LeftTruncatedDistribution,
+    RightTruncatedDistribution,
+    TruncatedDistribution,
+    TwoSidedTruncatedDistribution,
+)
+from ppl.distributions.truncated_families import (
+    LeftTruncatedGamma,
+    RightTruncatedGamma,
+    TruncatedCauchy,
+    TruncatedGamma,
+    TruncatedNormal,
+    TwoSidedTruncatedGamma,
+)
 from ppl.distributions.uniform import ContinuousBernoulli, LogUniform, Uniform
 from ppl.distributions.validation import enable_validation, is_validation_enabled, validation_enabled
 from ppl.distributions.von_mises import VonMises
 from ppl.distributions.weibull import Dagum, Gompertz, Weibull
 from ppl.distributions.wishart import Wishart, WishartCholesky
+from ppl.distributions.zero_inflated import (
+    ZeroInflatedDistribution,
+    ZeroInflatedNegativeBinomial,
+    ZeroInflatedNegativeBinomial2,
+    ZeroInflatedPoisson,
+)
 from ppl.distributions.zero_sum_normal import ZeroSumNormal
 
 __all__ = [
@@ -146,9 +179,12 @@ __all__ = [
     "ExtendedBetaBinomial",
     "ExtendedBinomial",
     "FisherSnedecor",
+    "FoldedDistribution",
     "Gamma",
     "GammaGaussianHMM",
     "GammaPoisson",
+    "GaussianCopula",
+    "GaussianCopulaBeta",
     "GaussianHMM",
     "GaussianMRF",
     "GaussianRandomWalk",
@@ -161,16 +197,27 @@ __all__ = [
     "Gumbel",
     "HalfCauchy",
     "HalfNormal",
+    "HurdleDistribution",
+    "HurdleGamma",
+    "HurdleLogNormal",
+    "HurdleNegativeBinomial2",
+    "HurdlePoisson",
+    "ImproperUniform",
     "Independent",
     "IndependentHMM",
+    "IntervalCensoredDistribution",
     "InverseGamma",
     "InverseWishart",
     "InverseWishartCholesky",
     "Kumaraswamy",
     "LKJCholesky",
     "Laplace",
+    "LeftCensoredDistribution",
+    "LeftTruncatedDistribution",
+    "LeftTruncatedGamma",
     "Levy",
     "LinearHMM",
+    "LogDensity",
     "LogNormal",
     "LogNormalNegativeBinomial",
     "LogUniform",
@@ -179,7 +226,10 @@ __all__ = [
     "LowRankMultivariateNormal",
     "LowerTruncatedPowerLaw",
     "MaskedDistribution",
+    "MaskedMixture",
     "MatrixNormal",
+    "Mixture",
+    "MixtureGeneral",
     "MixtureOfDiagNormals",
     "MixtureOfDiagNormalsSharedCovariance",
     "MixtureSameFamily",
@@ -205,6 +255,9 @@ __all__ = [
     "RelaxedBernoulliStraightThrough",
     "RelaxedOneHotCategorical",
     "RelaxedOneHotCategoricalStraightThrough",
+    "RightCensoredDistribution",
+    "RightTruncatedDistribution",
+    "RightTruncatedGamma",
     "ScoreParts",
     "SineBivariateVonMises",
     "SineSkewed",
@@ -217,7 +270,13 @@ __all__ = [
     "StudentT",
     "TransformModule",
     "TransformedDistribution",
+    "TruncatedCauchy",
+    "TruncatedDistribution",
+    "TruncatedGamma",
+    "TruncatedNormal",
     "TruncatedPolyaGamma",
+    "TwoSidedTruncatedDistribution",
+    "TwoSidedTruncatedGamma",
     "Uniform",
     "Unit",
     "VonMises",
@@ -225,6 +284,10 @@ __all__ = [
     "Weibull",
     "Wishart",
     "WishartCholesky",
+    "ZeroInflatedDistribution",
+    "ZeroInflatedNegativeBinomial",
+    "ZeroInflatedNegativeBinomial2",
+    "ZeroInflatedPoisson",
     "ZeroSumNormal",
     "biject_to",
     "constraints",

@@ -30,6 +30,8 @@ def _log_one_plus_square(z: Tensor) -> Tensor:
 class Cauchy(LocationScale, torch.distributions.Cauchy, Distribution):
     """The Cauchy distribution with median `loc` and half width at half maximum `scale`."""
 
+    symmetric = True
+
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         return torch.addcmul(self.loc, _noise(self.loc, sample_shape), self.scale)
 

@@ -13,6 +13,7 @@ from ppl.distributions.distribution import Distribution, ShapeLike
 from ppl.distributions.half import Half
 from ppl.distributions.location_scale import LocationScale
 from ppl.distributions.noise import normal
+from ppl.tensors.normal_tail import ndtr, ndtri_exp
 from ppl.tensors.special import log_ndtr
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -22,6 +23,8 @@ _FIELD = cast(Tensor, None)  # stands where torch has a property, so that the ob
 
 class Normal(LocationScale, torch.distributions.Normal, Distribution):
     """The normal distribution with mean `loc` and standard deviation `scale` > 0."""
+
+    symmetric = True
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         return torch.addcmul(self.loc, normal(self.loc, sample_shape), self.scale)
@@ -33,7 +36,7 @@ class Normal(LocationScale, torch.distributions.Normal, Distribution):
         return torch.addcmul(-_HALF_LOG_2PI - self.scale.log(), z, z, value=-0.5)
 
     def _cdf(self, z: Tensor) -> Tensor:
-        return cast(Tensor, torch.special.ndtr(z))
+        return ndtr(z)
 
     def _log_cdf(self, z: Tensor) -> Tensor:
         return log_ndtr(z)
@@ -43,6 +46,9 @@ class Normal(LocationScale, torch.distributions.Normal, Distribution):
 
     def _icdf(self, q: Tensor) -> Tensor:
         return cast(Tensor, torch.special.ndtri(q))
+
+    def _inverse_log_cdf(self, log_p: Tensor) -> Tensor:
+        return ndtri_exp(log_p)
 
     def _mean(self) -> float:
         return 0.0
@@ -89,6 +95,12 @@ class LogNormal(Bounded, torch.distributions.LogNormal, Distribution):
 
     def icdf(self, value: Tensor) -> Tensor:
         return keep_positive((self.loc + self.scale * torch.special.ndtri(value)).exp())
+
+    def inverse_log_cdf(self, log_p: Tensor) -> Tensor:
+        return keep_positive(self.base_dist.inverse_log_cdf(log_p).exp())
+
+    def inverse_log_survival(self, log_q: Tensor) -> Tensor:
+        return keep_positive(self.base_dist.inverse_log_survival(log_q).exp())
 
     @property
     def mean(self) -> Tensor:

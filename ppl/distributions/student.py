@@ -27,6 +27,8 @@ class StudentT(LocationScale, td.StudentT, Distribution):
     The density is proportional to (1 + z² / df)^(-(df + 1) / 2), z = (x - loc) / scale.
     """
 
+    symmetric = True
+
     parameters = ("df", "loc", "scale")
     arg_constraints: Any = {
         "df": constraints.positive,

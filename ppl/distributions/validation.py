@@ -145,9 +145,11 @@ def holds(constraint: Any, value: Tensor) -> bool:
         bound = constraint.lower_bound
         if isinstance(bound, (int, float)):
             return low >= bound if kind is constraints.greater_than_eq else low > bound
-    elif kind is constraints.interval and isinstance(constraint.lower_bound, (int, float)):
+    elif kind is constraints.interval and all(
+        isinstance(bound, (int, float)) for bound in (constraint.lower_bound, constraint.upper_bound)
+    ):
         low, high = (extreme.item() for extreme in value.aminmax())
-        return constraint.lower_bound <= low and high <= constraint.upper_bound
+        return bool(constraint.lower_bound <= low and high <= constraint.upper_bound)
     return bool(constraint.check(value).all())
 
 
