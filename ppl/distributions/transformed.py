@@ -14,7 +14,7 @@ from ppl.distributions.independent import Independent, sum_rightmost
 from ppl.distributions.lifting import Wraps, lift
 from ppl.distributions.registry import biject_to
 from ppl.distributions.transforms import AffineTransform, ComposeTransform, IdentityTransform, IndependentTransform
-from ppl.distributions.transforms.elementwise import between
+from ppl.distributions.transforms.image import between
 from ppl.distributions.transforms.transform import remembers
 
 
