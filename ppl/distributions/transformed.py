@@ -12,8 +12,10 @@ from ppl.distributions import constraints, validation
 from ppl.distributions.distribution import Distribution, ShapeLike, expanded
 from ppl.distributions.independent import Independent, sum_rightmost
 from ppl.distributions.lifting import Wraps, lift
+from ppl.distributions.registry import biject_to
 from ppl.distributions.transforms import AffineTransform, ComposeTransform, IdentityTransform, IndependentTransform
-from ppl.distributions.transforms.elementwise import between
+from ppl.distributions.transforms.image import between
+from ppl.distributions.transforms.transform import remembers
 
 
 class TransformedDistribution(Wraps, torch.distributions.TransformedDistribution, Distribution):
@@ -116,8 +118,11 @@ class TransformedDistribution(Wraps, torch.distributions.TransformedDistribution
         inside: Tensor | None = None
         y = value
         for transform in reversed(self.transforms):
-            if not checked and _is_bounded(transform.codomain):  # outside, the inverse may be NaN
+            if not checked and _is_bounded(transform.codomain) and not remembers(transform, y):
                 ok = transform.codomain.check(y)
+                middle = biject_to(transform.codomain)(torch.zeros_like(y))
+                keep = ok.reshape(ok.shape + (1,) * transform.codomain.event_dim)
+                y = torch.where(keep, y, middle)  # outside, the inverse may be NaN, and its gradient
                 for _ in range(event_dim - transform.codomain.event_dim):
                     ok = ok.all(-1)
                 inside = ok if inside is None else inside & ok

@@ -299,31 +299,23 @@ def idct(y: Tensor) -> Tensor:
 
 
 def haar(x: Tensor) -> Tensor:
-    """The orthonormal Haar transform over the last dim."""
-    details: list[Tensor] = []
-    while x.shape[-1] > 1:
-        half, left = divmod(x.shape[-1], 2)
-        pairs = x[..., : 2 * half].unflatten(-1, (half, 2))
-        details.append((pairs[..., 1] - pairs[..., 0]) * math.sqrt(0.5))
-        sums = (pairs[..., 0] + pairs[..., 1]) * math.sqrt(0.5)
-        x = torch.cat([sums, x[..., 2 * half :]], -1) if left else sums
-    return torch.cat([x, *reversed(details)], -1)
+    """The orthonormal Haar transform over the last dim; an odd entry at the end stays what and where it is."""
+    half = x.shape[-1] // 2
+    if half == 0:
+        return x
+    pairs = x[..., : 2 * half].unflatten(-1, (half, 2))
+    sums, differences = pairs[..., 0] + pairs[..., 1], pairs[..., 0] - pairs[..., 1]
+    return torch.cat([haar(sums * math.sqrt(0.5)), differences * math.sqrt(0.5), x[..., 2 * half :]], -1)
 
 
 def ihaar(y: Tensor) -> Tensor:
     """The inverse of `haar`."""
-    sizes, size = [], y.shape[-1]
-    while size > 1:
-        sizes.append(size)
-        size = size - size // 2
-    x, y = y[..., :size], y[..., size:]
-    for size in reversed(sizes):
-        half = size // 2
-        detail, y = y[..., :half], y[..., half:]
-        sums = x[..., :half]
-        pairs = torch.stack([sums - detail, sums + detail], -1) * math.sqrt(0.5)
-        x = torch.cat([pairs.flatten(-2), x[..., half:]], -1)
-    return x
+    half = y.shape[-1] // 2
+    if half == 0:
+        return y
+    sums, differences = ihaar(y[..., :half]), y[..., half : 2 * half]
+    pairs = torch.stack([sums + differences, sums - differences], -1) * math.sqrt(0.5)
+    return torch.cat([pairs.flatten(-2), y[..., 2 * half :]], -1)
 
 
 def _quarter_waves(x: Tensor) -> tuple[Tensor, Tensor]:
