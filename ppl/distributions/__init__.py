@@ -134,6 +134,8 @@ from ppl.distributions.zero_inflated import (
 )
 from ppl.distributions.zero_sum_normal import ZeroSumNormal
 
+TorchDistribution = Distribution  # the name that Pyro's users inherit from
+
 __all__ = [
     "CAR",
     "LKJ",
@@ -268,6 +270,7 @@ __all__ = [
     "Stable",
     "StableWithLogProb",
     "StudentT",
+    "TorchDistribution",
     "TransformModule",
     "TransformedDistribution",
     "TruncatedCauchy",
