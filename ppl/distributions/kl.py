@@ -56,7 +56,7 @@ def find_kl(type_p: type, type_q: type) -> Divergence | None:
         for other in type_q.__mro__:
             fn = _registry.get((ancestor, other)) or torchs.get((ancestor, other))
             if fn is not None:
-                return fn  # type: ignore[no-any-return]
+                return fn
     return None
 
 
