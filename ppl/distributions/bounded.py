@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from ppl.distributions.scalar import Scalar
 
@@ -35,8 +36,19 @@ class Bounded(Scalar):
         this: Any = self
         if self._validate_args:
             this._validate_sample(value)
-        inside = self.support.check(value)
-        return torch.where(inside, self._log_density(torch.where(inside, value, self._inner())), -torch.inf)
+        support = self.support
+        if support is constraints.nonnegative:
+            outside = value < 0
+        elif support is constraints.positive:
+            outside = value <= 0
+        elif support is constraints.unit_interval:
+            outside = (value < 0) | (value > 1)
+        else:
+            outside = ~support.check(value)
+            x = torch.where(outside, self._inner(), value)
+            return torch.where(outside, -torch.inf, self._log_density(x))
+        inner: Any = self._inner()  # of these supports a number; filling is quicker than choosing
+        return self._log_density(value.masked_fill(outside, inner)).masked_fill(outside, -torch.inf)
 
     def cdf(self, value: Tensor) -> Tensor:
         """The probability of a draw up to the value."""

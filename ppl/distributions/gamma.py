@@ -12,7 +12,7 @@ from ppl.distributions import noise
 from ppl.distributions.bounded import Bounded, keep_positive
 from ppl.distributions.distribution import Distribution, ShapeLike
 from ppl.tensors.incomplete import gammaincinv, log_gammainc, log_gammaincc
-from ppl.tensors.saddlepoint import log_gamma_density, widened
+from ppl.tensors.saddlepoint import log_gamma_density, log_inverse_gamma_density, widened
 from ppl.tensors.special import log1mexp
 
 _FIELD = cast(Tensor, None)  # stands where torch has a property, so that the object's own field is found
@@ -134,7 +134,7 @@ class InverseGamma(Bounded, td.InverseGamma, Distribution):
         return keep_positive(self.rate / standard_gamma(self.concentration, sample_shape))
 
     def _log_density(self, x: Tensor) -> Tensor:
-        return log_gamma_density(self.concentration, x.reciprocal(), self.rate) - 2 * x.log()
+        return log_inverse_gamma_density(self.concentration, x, self.rate)
 
     def _log_cdf(self, x: Tensor) -> Tensor:
         return log_gammaincc(self.concentration, self.rate / x)

@@ -8,11 +8,11 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-from ppl.distributions.discrete import Poisson
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.distributions.gamma import Gamma
 from ppl.distributions.gated import Gated, Number, as_tensors
 from ppl.distributions.normal import LogNormal
+from ppl.distributions.poisson import Poisson
 from ppl.distributions.prototype import log_prob_anywhere
 from ppl.distributions.zero_inflated import negative_binomial2
 from ppl.tensors.special import log1mexp

@@ -12,8 +12,10 @@ from torch.distributions import constraints
 from ppl.distributions import noise
 from ppl.distributions.bounded import Bounded
 from ppl.distributions.distribution import Distribution, ShapeLike
+from ppl.distributions.exceedances import Exceedances
 from ppl.distributions.ordered_ends import check_ends
 from ppl.tensors import tilted
+from ppl.tensors.saddlepoint import widened
 from ppl.tensors.special import log1mexp, log_ratio, times_log1p
 
 
@@ -234,7 +236,7 @@ class GeneralizedPareto(Bounded, td.GeneralizedPareto, Distribution):
     @constraints.dependent_property(is_discrete=False, event_dim=0)
     def support(self) -> Any:
         """From `loc` on; up to `loc - scale / concentration` where the concentration is negative."""
-        return constraints.interval(*self._ends())
+        return Exceedances(*self._ends())
 
     def _inner(self) -> Tensor:
         k = self.concentration
@@ -260,14 +262,8 @@ class GeneralizedPareto(Bounded, td.GeneralizedPareto, Distribution):
         return torch.minimum(torch.maximum(x, self.loc), self._ends()[1])
 
     def _log_density(self, x: Tensor) -> Tensor:
-        z, k = (x - self.loc) / self.scale, self.concentration
-        y = (k * z).clamp(min=-1.0)
-        near = y.abs() < 1e-3
-        small = torch.where(near, y, 0.0)
-        series = 1 - small * (1 / 2 - small * (1 / 3 - small * (1 / 4 - small / 5)))
-        close = torch.log1p(small) + z * series
-        far = times_log1p(1 + 1 / torch.where(k == 0, 1.0, k), torch.where(near, 1.0, y))
-        return -self.scale.log() - torch.where(near, close, far)
+        # in double precision, for 1 + k z near the upper end
+        return widened(_generalized_log_density, x, self.loc, self.scale, self.concentration)
 
     def _log_cdf(self, x: Tensor) -> Tensor:
         return log1mexp(self._log_survival(x))
@@ -299,3 +295,14 @@ class GeneralizedPareto(Bounded, td.GeneralizedPareto, Distribution):
 
     def entropy(self) -> Tensor:
         return self.scale.log() + self.concentration + 1
+
+
+def _generalized_log_density(x: Tensor, loc: Tensor, scale: Tensor, k: Tensor) -> Tensor:
+    z = (x - loc) / scale
+    y = (k * z).clamp(min=-1.0)
+    near = y.abs() < 1e-3
+    small = torch.where(near, y, 0.0)
+    series = 1 - small * (1 / 2 - small * (1 / 3 - small * (1 / 4 - small / 5)))
+    close = torch.log1p(small) + z * series
+    far = times_log1p(1 + 1 / torch.where(k == 0, 1.0, k), torch.where(near, 1.0, y))
+    return -scale.log() - torch.where(near, close, far)

@@ -21,6 +21,7 @@ class Uniform(Bounded, td.Uniform, Distribution):
     """Equally likely anywhere from `low` to `high`."""
 
     parameters = ("low", "high")
+    arg_constraints: Any = {"low": constraints.real, "high": constraints.real}  # and low < high, checked by itself
 
     def __init__(self, low: Tensor | float, high: Tensor | float, validate_args: bool | None = None) -> None:
         self._take((low, high), validate_args)

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions.discrete import NegativeBinomial, Poisson
 from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape
 from ppl.distributions.gated import Gated, Number, as_tensors
 from ppl.distributions.lifting import lift
+from ppl.distributions.negative_binomial import NegativeBinomial
+from ppl.distributions.poisson import Poisson
 from ppl.distributions.prototype import log_prob_anywhere
 
 

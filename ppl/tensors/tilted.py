@@ -38,7 +38,7 @@ def variance(c: Tensor) -> Tensor:
     """The variance: 1/12 at c = 0."""
     near, small, large = _split(c)
     square = small * small
-    series = 1 / 12 - square * (1 / 240 - square * (1 / 6048 - square / 172800))
+    series = 1 / 12 - square * (1 / 240 - square * (1 / 6048 - square * (1 / 172800 - square / 5322240)))
     size = large.abs()
     tail = (-size).exp() / torch.expm1(-size).square()
     return torch.where(near, series, 1 / (size * size) - tail)
@@ -60,8 +60,9 @@ def icdf(q: Tensor, c: Tensor) -> Tensor:
     small, large = torch.where(near, c, 0.0), torch.where(near, 1.0, c)
     p = 1 - q
     series = q + q * p * small / 2 * (1 + (p - q) * small / 3)
-    left = torch.where(large < 0, large, -1.0)
-    right = torch.where(large < 0, 1.0, large)
-    from_left = torch.log1p(q * torch.expm1(left)) / left
-    from_right = 1 + torch.log1p(p * torch.expm1(-right)) / right
-    return torch.where(near, series, torch.where(large < 0, from_left, from_right))
+    size = large.abs()
+    first, second = torch.where(large < 0, p, q), torch.where(large < 0, q, p)  # of the steep end, and of the other
+    weak = size < 1  # where the sum is near 1, and otherwise near 0 at most
+    rise = torch.log1p(second * torch.expm1(-torch.where(weak, size, 1.0)))
+    log_sum = torch.where(weak, rise, (first + second * (-size).exp()).log())
+    return torch.where(near, series, torch.where(large < 0, -log_sum / size, 1 + log_sum / size))

@@ -99,7 +99,7 @@ CASES: list[Case] = [
         {"df": 3.5, "loc": R, "scale": V},
         exact=exact_student,
         extremes=({"df": 0.1}, {"df": 1.0}, {"df": 1e3}, {"df": 1e8}, {"scale": 1e-10}, {"scale": 1e10}),
-        points=(-1e10, 0.5, 1e30),
+        points=(-1e10, 0.5, 1e25),
     ),
     Case(
         dist.StudentT,
