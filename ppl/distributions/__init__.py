@@ -54,7 +54,7 @@ from ppl.distributions.improper import ImproperUniform
 from ppl.distributions.independent import Independent
 from ppl.distributions.independent_hmm import IndependentHMM
 from ppl.distributions.inverse_wishart import InverseWishart, InverseWishartCholesky
-from ppl.distributions.kl import kl_divergence, register_kl
+from ppl.distributions.kl_pairs import kl_divergence, register_kl
 from ppl.distributions.laplace import (
     AsymmetricLaplace,
     AsymmetricLaplaceQuantile,

@@ -75,15 +75,17 @@ class Gated(Distribution):
         assert self.gate_logits is not None
         return self.gate_logits.sigmoid()
 
-    def _log_gate(self) -> Tensor:
+    def _log_gate(self, where: Tensor) -> Tensor:
+        """The log probability of a zero from the gate where a mask is true; elsewhere anything, without a gradient."""
         if self.gate is not None:
-            return self.gate.log()
+            return torch.where(where, self.gate, torch.ones_like(self.gate)).log()
         assert self.gate_logits is not None
         return torch.nn.functional.logsigmoid(self.gate_logits)
 
-    def _log_not_gate(self) -> Tensor:
+    def _log_not_gate(self, where: Tensor) -> Tensor:
+        """The log probability of passing the gate where a mask is true; elsewhere anything, without a gradient."""
         if self.gate is not None:
-            return torch.log1p(-self.gate)
+            return torch.log1p(-torch.where(where, self.gate, torch.zeros_like(self.gate)))
         assert self.gate_logits is not None
         return torch.nn.functional.logsigmoid(-self.gate_logits)
 

@@ -67,9 +67,9 @@ class HurdleDistribution(Gated):
             self._validate_sample(value)
         zero = value == 0
         inner = torch.where(zero | (value < 0), torch.ones_like(value), value)
-        log_prob = self._log_not_gate() + log_prob_anywhere(self.base_dist, inner) - self._log_positive()
+        log_prob = self._log_not_gate(~zero) + log_prob_anywhere(self.base_dist, inner) - self._log_positive()
         log_prob = torch.where(value < 0, torch.full_like(log_prob, -torch.inf), log_prob)
-        return torch.where(zero, self._log_gate(), log_prob)
+        return torch.where(zero, self._log_gate(zero), log_prob)
 
     def _log_positive(self) -> Tensor | float:
         """The log probability that the base is not 0."""

@@ -65,8 +65,13 @@ class LogDensity(Distribution):
         self.fn, self.sampler, self._own_batch = fn, sampler, batch
         self._support = constraints.independent(support, rest) if rest else support
         self.log_normalizer = log_normalizer
-        self.has_rsample = has_rsample
+        self._reparameterised = has_rsample
         super().__init__(batch, event, validate_args)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether the sampler's draws are reparameterised, as it was said at construction."""
+        return bool(vars(self).get("has_rsample", self._reparameterised))
 
     @property
     def support(self) -> Any:

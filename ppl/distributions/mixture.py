@@ -190,7 +190,7 @@ class MixtureSameFamily(_Mixture, torch.distributions.MixtureSameFamily):
     def support(self) -> Any:
         """The components' support; where its bounds differ between components, the union of theirs."""
         support = self._component_distribution.support
-        return support if _is_static(support) else constraints.MixtureSameFamilyConstraint(support)
+        return support if _is_static(support) else _Union(support)
 
     @property
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
@@ -445,6 +445,17 @@ class MaskedMixture(Distribution):
 
     def __repr__(self) -> str:
         return f"MaskedMixture({self.component0}, {self.component1})"
+
+
+class _Union(constraints.MixtureSameFamilyConstraint):
+    """The union of the components' supports. (Torch's check asks for a value in all of them, and over the whole batch.)"""
+
+    def __init__(self, base_constraint: Any) -> None:
+        super().__init__(base_constraint)  # type: ignore[no-untyped-call]
+
+    def check(self, value: Tensor) -> Tensor:
+        inside: Tensor = self.base_constraint.check(value.unsqueeze(-1 - self.event_dim))
+        return inside.any(-1)
 
 
 class _Where(constraints.Constraint):

@@ -59,7 +59,7 @@ class ZeroInflatedDistribution(Gated):
         base = log_prob_anywhere(self.base_dist, value)
         zero = value == 0
         at_zero = torch.where(zero, base, torch.full_like(base, -1.0))
-        elsewhere = self._log_not_gate() + torch.where(zero, torch.zeros_like(base), base)
+        elsewhere = self._log_not_gate(~zero) + torch.where(zero, torch.zeros_like(base), base)
         return torch.where(zero, self._inflated(at_zero), elsewhere)
 
     def _inflated(self, log_p: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class ZeroInflatedDistribution(Gated):
         if self.gate_logits is not None:
             log_gate = torch.nn.functional.logsigmoid(self.gate_logits)
             some = log_p > -torch.inf
-            rest = self._log_not_gate() + torch.where(some, log_p, torch.zeros_like(log_p))
+            rest = torch.nn.functional.logsigmoid(-self.gate_logits) + torch.where(some, log_p, torch.zeros_like(log_p))
             both = torch.logaddexp(log_gate, rest)
             return torch.where(some, both, log_gate.expand(both.shape))
         gate: Any = self.gate

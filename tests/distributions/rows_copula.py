@@ -50,7 +50,7 @@ class Quartic:
     def draw(self, sample_shape: torch.Size) -> torch.Tensor:
         shape = (*sample_shape, *self.scale.shape)
         power = torch._standard_gamma(self.scale.new_full(shape, 0.25))
-        return self.scale * power**0.25 * torch.where(torch.rand_like(power) < 0.5, -1.0, 1.0)
+        return self.scale * power**0.25 * torch.where(torch.rand_like(power) < 0.5, -1.0, 1.0).to(power)
 
 
 def _quartic(scale: torch.Tensor) -> dist.LogDensity:
