@@ -13,7 +13,7 @@ from ppl.distributions.distribution import Distribution, ShapeLike, expanded
 from ppl.distributions.independent import Independent, sum_rightmost
 from ppl.distributions.lifting import Wraps, lift
 from ppl.distributions.transforms import AffineTransform, ComposeTransform, IdentityTransform, IndependentTransform
-from ppl.distributions.transforms.elementwise import image
+from ppl.distributions.transforms.elementwise import between
 
 
 class TransformedDistribution(Wraps, torch.distributions.TransformedDistribution, Distribution):
@@ -195,15 +195,34 @@ def _image(support: Any, transform: Any) -> Any:
             support = _image(support, part)
         return support
     codomain = transform.codomain
-    if not _is_bounded(support) or support.event_dim < transform.domain.event_dim or codomain.event_dim:
-        return codomain if not isinstance(transform, IdentityTransform) or support is None else support
+    if isinstance(transform, IdentityTransform) and support is not None:
+        return support
+    if not _is_bounded(support) or transform.domain.event_dim or codomain.event_dim:
+        return codomain
     try:
         sign = transform.sign
     except NotImplementedError:
         return codomain
-    if isinstance(sign, Tensor) or constraints.same(support, transform.domain):
+    if isinstance(sign, Tensor):
         return codomain
-    return image(support, transform, sign)
+    if isinstance(support, constraints.independent):
+        return constraints.independent(_image(support.base_constraint, transform), support.reinterpreted_batch_ndims)
+    ends: list[Any] = []
+    for name in ("lower_bound", "upper_bound") if sign > 0 else ("upper_bound", "lower_bound"):
+        bound, edge = getattr(support, name, None), getattr(transform.domain, name, None)
+        own = ("lower_bound", "upper_bound")[len(ends)]
+        if bound is None or _equals(bound, edge):
+            ends.append(getattr(codomain, own, None))  # the edge of the domain goes to the edge of the codomain
+        elif isinstance(bound, Tensor):
+            ends.append(transform(bound))
+        else:
+            ends.append(transform(torch.tensor(bound, dtype=torch.float64)).tolist())
+    return between(ends[0], ends[1], is_closed=sign > 0 and isinstance(support, constraints.greater_than_eq))
+
+
+def _equals(bound: Any, edge: Any) -> bool:
+    equal = False if edge is None else bound == edge
+    return bool(equal.all()) if isinstance(equal, Tensor) else equal
 
 
 def _is_bounded(constraint: Any) -> bool:

@@ -50,6 +50,18 @@ def stirling_error(x: Tensor) -> Tensor:
     return torch.where(x < start, direct, series * inverse)
 
 
+def factorial_excess(x: Tensor) -> Tensor:
+    """lgamma(x + 1) - (x log x - x) for x >= 0, which grows no faster than log x; 0 at 0.
+
+    Minus the log mass at x of a Poisson law with mean x. At 0 the derivative of x log x is taken to be 1 instead of
+    minus infinity, as in `count_deviance`, so that derivatives of their sum are right.
+    """
+    low = x.clamp(max=1.0)
+    direct = torch.lgamma(low + 1) + low - low * torch.where(x == 0, 1.0, low).log()
+    high = x.clamp(min=1.0)
+    return torch.where(x < 1, direct, stirling_error(high) + 0.5 * high.log() + HALF_LOG_2PI)
+
+
 def deviance(x: Tensor, m: Tensor) -> Tensor:
     """x log(x / m) + m - x for x >= 0 and m > 0, without cancellation where the two are close.
 

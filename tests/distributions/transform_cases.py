@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from flow_cases import FLOWS
 from torch import Tensor
 
 import ppl.distributions as dist
@@ -404,6 +405,19 @@ MODULES = [
     TransformCase(tr.StackTransformModule, lambda: tr.StackTransform([Scale(), tr.ExpTransform()], -1), (2,)),
 ]
 
+LEARNABLE = [
+    TransformCase(
+        type(row.build()),
+        row.random,
+        () if row.elementwise else row.event,
+        batch=row.event if row.elementwise else (),
+        tolerance=1e-7,
+        float32_tolerance=2e-3,
+        note=row.name,
+    )
+    for row in FLOWS
+]
+
 CASES: list[TransformCase] = [
     *ELEMENTWISE,
     *BOUNDED,
@@ -413,6 +427,7 @@ CASES: list[TransformCase] = [
     *SHAPE,
     *COMBINED,
     *MODULES,
+    *LEARNABLE,
 ]
 #: Public classes that are not transforms of their own, and are tested elsewhere.
 ABSTRACT = {tr.Transform}

@@ -3,8 +3,38 @@
 `Transform` is the base, `TransformModule` that of those with learnable parameters.
 """
 
+from ppl.distributions.transforms.autoregressive import (
+    AffineAutoregressive,
+    ConditionalAffineAutoregressive,
+    ConditionalNeuralAutoregressive,
+    ConditionalSplineAutoregressive,
+    NeuralAutoregressive,
+    Polynomial,
+    SplineAutoregressive,
+    affine_autoregressive,
+    conditional_affine_autoregressive,
+    conditional_neural_autoregressive,
+    conditional_spline_autoregressive,
+    neural_autoregressive,
+    polynomial,
+    spline_autoregressive,
+)
+from ppl.distributions.transforms.batch_norm import (
+    BatchNorm,
+    batchnorm,
+)
+from ppl.distributions.transforms.block_networks import (
+    BlockAutoregressive,
+    block_autoregressive,
+)
 from ppl.distributions.transforms.blocks import CatTransform, CatTransformModule, StackTransform, StackTransformModule
 from ppl.distributions.transforms.bounded import GreaterThanTransform, IntervalTransform, LessThanTransform
+from ppl.distributions.transforms.channel_permute import (
+    ConditionalGeneralizedChannelPermute,
+    GeneralizedChannelPermute,
+    conditional_generalized_channel_permute,
+    generalized_channel_permute,
+)
 from ppl.distributions.transforms.cholesky import (
     CholeskyTransform,
     CorrCholeskyTransform,
@@ -29,6 +59,16 @@ from ppl.distributions.transforms.conditional import (
     ConstantConditionalTransform,
     ConstantConditionalTransformModule,
 )
+from ppl.distributions.transforms.coupling import (
+    AffineCoupling,
+    ConditionalAffineCoupling,
+    ConditionalSplineCoupling,
+    SplineCoupling,
+    affine_coupling,
+    conditional_affine_coupling,
+    conditional_spline_coupling,
+    spline_coupling,
+)
 from ppl.distributions.transforms.elementwise import (
     AbsTransform,
     AffineTransform,
@@ -47,6 +87,12 @@ from ppl.distributions.transforms.elementwise import (
     identity_transform,
     leaky_relu,
 )
+from ppl.distributions.transforms.elementwise_spline import (
+    ConditionalSpline,
+    Spline,
+    conditional_spline,
+    spline,
+)
 from ppl.distributions.transforms.fourier import (
     CirculantTransform,
     DiscreteCosineTransform,
@@ -54,7 +100,34 @@ from ppl.distributions.transforms.fourier import (
     PackRealFastFourierCoefficientsTransform,
     RealFastFourierTransform,
 )
+from ppl.distributions.transforms.iteration import (
+    iterated,
+)
+from ppl.distributions.transforms.matrix_exponentials import (
+    ConditionalMatrixExponential,
+    MatrixExponential,
+    conditional_matrix_exponential,
+    matrix_exponential,
+)
 from ppl.distributions.transforms.module import InverseModule, TransformModule
+from ppl.distributions.transforms.planar_radial import (
+    ConditionalPlanar,
+    ConditionalRadial,
+    Planar,
+    Radial,
+    conditional_planar,
+    conditional_radial,
+    planar,
+    radial,
+)
+from ppl.distributions.transforms.reflections import (
+    ConditionalHouseholder,
+    Householder,
+    Sylvester,
+    conditional_householder,
+    householder,
+    sylvester,
+)
 from ppl.distributions.transforms.shape import Permute, PermuteTransform, ReshapeTransform, UnpackTransform, permute
 from ppl.distributions.transforms.simplex import (
     L1BallTransform,
@@ -70,7 +143,11 @@ from ppl.distributions.transforms.transform import Inverse, Transform
 
 __all__ = [
     "AbsTransform",
+    "AffineAutoregressive",
+    "AffineCoupling",
     "AffineTransform",
+    "BatchNorm",
+    "BlockAutoregressive",
     "CatTransform",
     "CatTransformModule",
     "CholeskyTransform",
@@ -78,7 +155,18 @@ __all__ = [
     "ComplexTransform",
     "ComposeTransform",
     "ComposeTransformModule",
+    "ConditionalAffineAutoregressive",
+    "ConditionalAffineCoupling",
     "ConditionalComposeTransformModule",
+    "ConditionalGeneralizedChannelPermute",
+    "ConditionalHouseholder",
+    "ConditionalMatrixExponential",
+    "ConditionalNeuralAutoregressive",
+    "ConditionalPlanar",
+    "ConditionalRadial",
+    "ConditionalSpline",
+    "ConditionalSplineAutoregressive",
+    "ConditionalSplineCoupling",
     "ConditionalTransform",
     "ConditionalTransformModule",
     "ConstantConditionalTransform",
@@ -89,8 +177,10 @@ __all__ = [
     "DiscreteCosineTransform",
     "ELUTransform",
     "ExpTransform",
+    "GeneralizedChannelPermute",
     "GreaterThanTransform",
     "HaarTransform",
+    "Householder",
     "IdentityTransform",
     "IndependentTransform",
     "IndependentTransformModule",
@@ -102,15 +192,20 @@ __all__ = [
     "LessThanTransform",
     "LowerCholeskyAffine",
     "LowerCholeskyTransform",
+    "MatrixExponential",
+    "NeuralAutoregressive",
     "Normalize",
     "OrderedTransform",
     "PackRealFastFourierCoefficientsTransform",
     "Permute",
     "PermuteTransform",
+    "Planar",
+    "Polynomial",
     "PositiveDefiniteTransform",
     "PositiveOrderedTransform",
     "PositivePowerTransform",
     "PowerTransform",
+    "Radial",
     "RealFastFourierTransform",
     "ReshapeTransform",
     "ScaledUnitLowerCholeskyTransform",
@@ -119,17 +214,48 @@ __all__ = [
     "SoftmaxTransform",
     "SoftplusLowerCholeskyTransform",
     "SoftplusTransform",
+    "Spline",
+    "SplineAutoregressive",
+    "SplineCoupling",
     "StackTransform",
     "StackTransformModule",
     "StickBreakingTransform",
+    "Sylvester",
     "TanhTransform",
     "Transform",
     "TransformModule",
     "UnitLowerCholeskyTransform",
     "UnpackTransform",
     "ZeroSumTransform",
+    "affine_autoregressive",
+    "affine_coupling",
+    "batchnorm",
+    "block_autoregressive",
+    "conditional_affine_autoregressive",
+    "conditional_affine_coupling",
+    "conditional_generalized_channel_permute",
+    "conditional_householder",
+    "conditional_matrix_exponential",
+    "conditional_neural_autoregressive",
+    "conditional_planar",
+    "conditional_radial",
+    "conditional_spline",
+    "conditional_spline_autoregressive",
+    "conditional_spline_coupling",
     "elu",
+    "generalized_channel_permute",
+    "householder",
     "identity_transform",
+    "iterated",
     "leaky_relu",
+    "matrix_exponential",
+    "neural_autoregressive",
     "permute",
+    "planar",
+    "polynomial",
+    "radial",
+    "spline",
+    "spline_autoregressive",
+    "spline_coupling",
+    "sylvester",
 ]
