@@ -69,7 +69,9 @@ class StudentT(LocationScale, td.StudentT, Distribution):
 
     def _cdf(self, z: Tensor) -> Tensor:
         tail = self._log_tail(z).exp()
-        return torch.where(z < 0, tail, 1 - tail)
+        peak = self._log_density(torch.zeros_like(z)).exp()
+        middle = z.abs() < 1e-6 * self.df.sqrt()  # where the tail has no derivative, but the whole has
+        return torch.where(middle, 0.5 + peak * z, torch.where(z < 0, tail, 1 - tail))
 
     def _log_cdf(self, z: Tensor) -> Tensor:
         log_tail = self._log_tail(z)

@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 from ppl.distributions import noise
 from ppl.distributions.bounded import Bounded, keep_positive
 from ppl.distributions.distribution import Distribution, ShapeLike
+from ppl.tensors.incomplete import scaled_exp1
 from ppl.tensors.special import log1mexp, log_ratio
 
 _EULER = 0.5772156649015329
@@ -119,8 +120,15 @@ class Gompertz(Bounded, Distribution):
         return torch.log1p(-torch.log1p(-value) / self.concentration) / self.rate
 
     @property
+    def mean(self) -> Tensor:
+        return scaled_exp1(self.concentration) / self.rate
+
+    @property
     def mode(self) -> Tensor:
         return -self.concentration.log().clamp(max=0) / self.rate
+
+    def entropy(self) -> Tensor:
+        return 1 - self.concentration.log() - self.rate.log() - scaled_exp1(self.concentration)
 
 
 class Dagum(Bounded, Distribution):

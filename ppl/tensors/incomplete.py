@@ -20,6 +20,7 @@ from ppl.tensors.special import log1mexp, log_beta
 
 _LOW, _HIGH = -3.75, 3.9  # of the grid: exp(s - exp(-s)) from 1e-20 to 48
 _NEWTON_STEPS = 14
+_EULER = 0.5772156649015329
 
 
 def _log_integral(phi: Callable[[Tensor], Tensor], slope: Tensor, curvature: Tensor) -> Tensor:
@@ -71,6 +72,19 @@ def gammainc(a: Tensor, x: Tensor) -> Tensor:
 def gammaincc(a: Tensor, x: Tensor) -> Tensor:
     """The upper regularised incomplete gamma function Q(a, x)."""
     return log_gammaincc(a, x).exp()
+
+
+def scaled_exp1(x: Tensor) -> Tensor:
+    """exp(x) times the exponential integral E_1(x), for x > 0."""
+    low = x.clamp(max=1.0)
+    series, power = torch.zeros_like(x), torch.ones_like(x)
+    for k in range(1, 20):  # Abramowitz & Stegun 5.1.11
+        power = power * (-low / k)
+        series = series - power / k
+    high = x.clamp(min=1.0)
+    slope = 1 / torch.log1p(1 / high)
+    integral = _log_integral(lambda u: high.unsqueeze(-1) * torch.expm1(u), slope, torch.zeros_like(x)).exp()
+    return torch.where(x < 1, low.exp() * (series - low.log() - _EULER), integral)
 
 
 def log_beta_tails(a: Tensor, b: Tensor, x: Tensor, complement: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -185,3 +185,10 @@ def test_log_tails_beyond_what_floats_hold() -> None:
     assert dist.Exponential(1.0).log_survival(far).item() == -2000.0
     tiny = torch.tensor(1e-30)
     assert dist.Beta(3.0, 2.0).log_cdf(tiny).item() == pytest.approx(-205.85, abs=0.01)
+
+
+def test_student_has_a_slope_at_its_centre() -> None:
+    d = dist.StudentT(torch.tensor(3.0, dtype=torch.float64))
+    x = torch.tensor([0.0, 1e-9, -1e-5], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(d.cdf(x).sum(), x)
+    torch.testing.assert_close(slope, d.log_prob(x).exp(), rtol=1e-6, atol=0.0)

@@ -100,6 +100,15 @@ def test_gradients_of_inverses() -> None:
     assert torch.autograd.gradcheck(incomplete.betaincinv, [a, b, p])
 
 
+@DTYPES
+def test_exponential_integral(dtype: torch.dtype) -> None:
+    x = torch.tensor([1e-20, 1e-4, 0.3, 0.99, 1.01, 7.0, 300.0, 1e6], dtype=dtype)
+    got = incomplete.scaled_exp1(x)
+    for a, g in zip(x.tolist(), got.tolist(), strict=True):
+        want = mpmath.exp(a) * mpmath.e1(a)
+        assert abs(g / want - 1) < 60 * torch.finfo(dtype).eps, (a, g, want)
+
+
 def test_ends() -> None:
     a, b = torch.tensor([0.5, 1.0, 3.0]), torch.tensor([2.0, 1.0, 0.1])
     zero, one = torch.zeros(3), torch.ones(3)
