@@ -20,15 +20,12 @@ from ppl.distributions.continuous import (
     FisherSnedecor,
     Gamma,
     GeneralizedPareto,
-    Gumbel,
     InverseGamma,
     Kumaraswamy,
-    Laplace,
     Pareto,
     RelaxedBernoulli,
     StudentT,
     Uniform,
-    VonMises,
     Weibull,
 )
 from ppl.distributions.delta import (
@@ -51,8 +48,17 @@ from ppl.distributions.empirical import (
     Empirical,
 )
 from ppl.distributions.expanded import ExpandedDistribution
+from ppl.distributions.gumbel import Gumbel
 from ppl.distributions.independent import Independent
+from ppl.distributions.laplace import (
+    AsymmetricLaplace,
+    AsymmetricLaplaceQuantile,
+    Laplace,
+    SoftAsymmetricLaplace,
+    SoftLaplace,
+)
 from ppl.distributions.lifting import lift
+from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.multivariate import (
     Dirichlet,
@@ -62,11 +68,11 @@ from ppl.distributions.multivariate import (
     MixtureSameFamily,
     MultivariateNormal,
     RelaxedOneHotCategorical,
-    TransformedDistribution,
     Wishart,
 )
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
 from ppl.distributions.registry import ConstraintRegistry, biject_to, transform_to
+from ppl.distributions.transformed import TransformedDistribution
 from ppl.distributions.transforms import (
     ComposeTransformModule,
     ConditionalTransform,
@@ -79,8 +85,11 @@ from ppl.distributions.validation import (
     is_validation_enabled,
     validation_enabled,
 )
+from ppl.distributions.von_mises import VonMises
 
 __all__ = [
+    "AsymmetricLaplace",
+    "AsymmetricLaplaceQuantile",
     "Bernoulli",
     "Beta",
     "Binomial",
@@ -116,6 +125,7 @@ __all__ = [
     "LKJCholesky",
     "Laplace",
     "LogNormal",
+    "Logistic",
     "LogisticNormal",
     "LowRankMultivariateNormal",
     "MaskedDistribution",
@@ -131,6 +141,9 @@ __all__ = [
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
     "ScoreParts",
+    "SkewLogistic",
+    "SoftAsymmetricLaplace",
+    "SoftLaplace",
     "StudentT",
     "TransformModule",
     "TransformedDistribution",

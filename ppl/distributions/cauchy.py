@@ -8,7 +8,8 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, ShapeLike
-from ppl.distributions.scalar import Half, Scalar
+from ppl.distributions.location_scale import LocationScale
+from ppl.distributions.scalar import Half
 
 _LOG_PI = math.log(math.pi)
 _LOG_HALF_PI = math.log(math.pi / 2)
@@ -19,23 +20,40 @@ def _noise(like: Tensor, sample_shape: ShapeLike) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device).cauchy_()
 
 
-class Cauchy(Scalar, torch.distributions.Cauchy, Distribution):
+def _log_one_plus_square(z: Tensor) -> Tensor:
+    """log(1 + z²), also where z² overflows."""
+    size = z.abs()
+    large = size.clamp(min=1.0)
+    return 2 * large.log() + torch.log1p((size.clamp(max=1.0) / large).square())
+
+
+class Cauchy(LocationScale, torch.distributions.Cauchy, Distribution):
     """The Cauchy distribution with median `loc` and half width at half maximum `scale`."""
-
-    expands_without_init = True
-    parameters = ("loc", "scale")
-
-    def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
-        self._take((loc, scale), validate_args)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         return torch.addcmul(self.loc, _noise(self.loc, sample_shape), self.scale)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        z = (value - self.loc) / self.scale
-        return -_LOG_PI - self.scale.log() - torch.log1p(z * z)
+    def _log_density(self, z: Tensor) -> Tensor:
+        return -_LOG_PI - _log_one_plus_square(z)
+
+    def _cdf(self, z: Tensor) -> Tensor:
+        return torch.atan2(torch.ones_like(z), -z) / math.pi
+
+    def _log_survival(self, z: Tensor) -> Tensor:
+        return self._log_cdf(-z)
+
+    def _icdf(self, q: Tensor) -> Tensor:
+        low = torch.where(q < 0.5, q, 1 - q)
+        return torch.where(q < 0.5, -1.0, 1.0) / (math.pi * low).tan()
+
+    def _mean(self) -> float:
+        return math.nan
+
+    def _variance(self) -> float:
+        return math.inf
+
+    def _entropy(self) -> float:
+        return math.log(4 * math.pi)
 
 
 class HalfCauchy(Half, torch.distributions.HalfCauchy, Distribution):
@@ -47,4 +65,4 @@ class HalfCauchy(Half, torch.distributions.HalfCauchy, Distribution):
     @staticmethod
     def log_density(z: Tensor) -> Tensor:
         """The log density of a draw of scale 1, at and above 0."""
-        return -_LOG_HALF_PI - torch.log1p(z * z)
+        return -_LOG_HALF_PI - _log_one_plus_square(z)

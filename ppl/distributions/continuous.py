@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -62,29 +61,12 @@ class GeneralizedPareto(td.GeneralizedPareto, Distribution):
         return log_prob
 
 
-class Gumbel(Composed, td.Gumbel, Distribution):
-    """The distribution of maxima with mode `loc`."""
-
-    has_rsample = forceable(td.TransformedDistribution.has_rsample)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "transforms"}  # torch's inverses do not pickle
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self.transforms = td.Gumbel(self.loc, self.scale, validate_args=False).transforms
-
-
 class InverseGamma(Composed, td.InverseGamma, Distribution):
     """The reciprocal of a gamma draw."""
 
 
 class Kumaraswamy(Composed, td.Kumaraswamy, Distribution):
     """On the unit interval, like a beta but with closed-form quantiles."""
-
-
-class Laplace(td.Laplace, Distribution):
-    """The double exponential around `loc`."""
 
 
 class Pareto(Composed, td.Pareto, Distribution):
@@ -138,19 +120,6 @@ class Uniform(td.Uniform, Distribution):
     @classmethod
     def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:
         return broadcast_shape(*arg_shapes.values()), Size()
-
-
-class VonMises(td.VonMises, Distribution):
-    """Angles around `loc`, in radians."""
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        # torch's own Bessel function is good to 8 digits; this one to all
-        log_bessel = torch.special.i0e(self.concentration).log()
-        centred = (value - self.loc).cos() - 1
-        log_prob: Tensor = self.concentration * centred - log_bessel - math.log(2 * math.pi)
-        return log_prob
 
 
 class Weibull(Composed, td.Weibull, Distribution):

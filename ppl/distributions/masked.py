@@ -46,7 +46,7 @@ class MaskedDistribution(Wraps):
             )
         self._mask = mask
         self.base_dist = expanded(lift(base_dist), batch_shape)
-        super().__init__(batch_shape, base_dist.event_shape, validate_args=False)
+        super().__init__(batch_shape, base_dist.event_shape, validate_args=base_dist._validate_args)
 
     @property
     def given_mask(self) -> Tensor | bool:
@@ -64,6 +64,7 @@ class MaskedDistribution(Wraps):
         return self.base_dist.rsample(Size(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
+        self._check_form(value)
         return masked_log_prob(self.base_dist, value, self._mask)
 
     def score_parts(self, x: Tensor) -> ScoreParts:

@@ -9,6 +9,8 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, ShapeLike
+from ppl.distributions.location_scale import LocationScale
+from ppl.distributions.noise import normal
 from ppl.distributions.scalar import Half, Scalar
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -16,29 +18,38 @@ _HALF_LOG_HALF_PI = 0.5 * math.log(math.pi / 2)
 _FIELD = cast(Tensor, None)  # stands where torch has a property, so that the object's own field is found
 
 
-def _noise(like: Tensor, sample_shape: ShapeLike) -> Tensor:
-    if not sample_shape:
-        return torch.randn_like(like)
-    return torch.randn((*sample_shape, *like.shape), dtype=like.dtype, device=like.device)
-
-
-class Normal(Scalar, torch.distributions.Normal, Distribution):
+class Normal(LocationScale, torch.distributions.Normal, Distribution):
     """The normal distribution with mean `loc` and standard deviation `scale` > 0."""
 
-    expands_without_init = True
-    parameters = ("loc", "scale")
-
-    def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
-        self._take((loc, scale), validate_args)
-
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        return torch.addcmul(self.loc, _noise(self.loc, sample_shape), self.scale)
+        return torch.addcmul(self.loc, normal(self.loc, sample_shape), self.scale)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
         z = (value - self.loc) / self.scale
         return torch.addcmul(-_HALF_LOG_2PI - self.scale.log(), z, z, value=-0.5)
+
+    def _cdf(self, z: Tensor) -> Tensor:
+        return cast(Tensor, torch.special.ndtr(z))
+
+    def _log_cdf(self, z: Tensor) -> Tensor:
+        return cast(Tensor, torch.special.log_ndtr(z))
+
+    def _log_survival(self, z: Tensor) -> Tensor:
+        return cast(Tensor, torch.special.log_ndtr(-z))
+
+    def _icdf(self, q: Tensor) -> Tensor:
+        return cast(Tensor, torch.special.ndtri(q))
+
+    def _mean(self) -> float:
+        return 0.0
+
+    def _variance(self) -> float:
+        return 1.0
+
+    def _entropy(self) -> float:
+        return 0.5 + _HALF_LOG_2PI
 
 
 class LogNormal(Scalar, torch.distributions.LogNormal, Distribution):
@@ -59,7 +70,7 @@ class LogNormal(Scalar, torch.distributions.LogNormal, Distribution):
         return Normal(self.loc, self.scale, validate_args=False)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        return torch.addcmul(self.loc, _noise(self.loc, sample_shape), self.scale).exp()
+        return torch.addcmul(self.loc, normal(self.loc, sample_shape), self.scale).exp()
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -73,7 +84,7 @@ class HalfNormal(Half, torch.distributions.HalfNormal, Distribution):
     """The absolute value of a normal draw around 0 with standard deviation `scale`."""
 
     whole = Normal
-    noise = staticmethod(_noise)
+    noise = staticmethod(normal)
 
     @staticmethod
     def log_density(z: Tensor) -> Tensor:

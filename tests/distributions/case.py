@@ -47,6 +47,7 @@ class Case:
     law: Callable[..., Any] | None = None
     points: tuple[Any, ...] = ()
     extremes: tuple[Mapping[str, Any], ...] = ()
+    integrates: bool = True  # whether the log density is one that integrates to 1 (no atoms, no mask, nothing improper)
     skips: Mapping[str, str] = field(default_factory=dict)  # name of a test method -> why it cannot hold
     note: str = ""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import rows_continuous
 import rows_discrete
+import rows_location
 import rows_multivariate
 import rows_wrappers
 from case import Case
 
 import ppl.distributions as dist
 
-ROWS = (rows_continuous, rows_discrete, rows_multivariate, rows_wrappers)
+ROWS = (rows_continuous, rows_discrete, rows_location, rows_multivariate, rows_wrappers)
 CASES: list[Case] = [case for rows in ROWS for case in rows.CASES]
 
 #: Exported, but nothing to build.

@@ -33,17 +33,46 @@ def _mixture(x: Array, probs: Array, loc: Array, scale: Array) -> Array:
 
 
 _MIXED = {"loc": [0.5, -1.0, 2.0], "scale": [0.8, 1.2, 0.5]}
+EMPTY = {"test_rsample_where_there_is_none": "its draw is empty", "test_default_dtype_for_numbers": "takes a tensor"}
+
 CASES = [
-    *pair(dist.Delta, _point, {"v": 0.5}, {"v": R, "log_density": [0.3, -0.2]}, no_gradient=("v",)),
-    Case(dist.Delta, {"v": [R, R, R]}, _point, (3,), (2,), options={"event_dim": 1}, no_gradient=("v",), note="vector"),
-    Case(dist.Delta, {"v": [2, 5]}, _point, (2,), integers=("v",), no_gradient=("v",), note="integer"),
-    Case(dist.Unit, {"log_factor": 0.7}, lambda x, log_factor: np.broadcast_to(log_factor, x.shape[:-1]), (), (0,)),
-    Case(dist.Unit, {"log_factor": R}, lambda x, log_factor: np.broadcast_to(log_factor, x.shape[:-1]), (2,), (0,)),
+    *pair(dist.Delta, _point, {"v": 0.5}, {"v": R, "log_density": [0.3, -0.2]}, no_gradient=("v",), integrates=False),
+    Case(
+        dist.Delta,
+        {"v": [R, R, R]},
+        _point,
+        (3,),
+        (2,),
+        options={"event_dim": 1},
+        no_gradient=("v",),
+        integrates=False,
+        note="vector",
+    ),
+    Case(
+        dist.Delta, {"v": [2, 5]}, _point, (2,), integers=("v",), no_gradient=("v",), integrates=False, note="integer"
+    ),
+    Case(
+        dist.Unit,
+        {"log_factor": 0.7},
+        lambda x, log_factor: np.broadcast_to(log_factor, x.shape[:-1]),
+        (),
+        (0,),
+        skips=EMPTY,
+    ),
+    Case(
+        dist.Unit,
+        {"log_factor": R},
+        lambda x, log_factor: np.broadcast_to(log_factor, x.shape[:-1]),
+        (2,),
+        (0,),
+        skips=EMPTY,
+    ),
     Case(
         dist.Empirical,
         {"samples": [0.5, 1.5, -1.0], "log_weights": [0.3, 1.0, -2.0]},
         _empirical,
         no_gradient=("samples",),
+        integrates=False,
     ),
     Case(
         dist.Empirical,
@@ -52,6 +81,7 @@ CASES = [
         (2,),
         (2,),
         no_gradient=("samples",),
+        integrates=False,
         note="vector",
     ),
     Case(
@@ -60,6 +90,7 @@ CASES = [
         _empirical,
         integers=("samples",),
         no_gradient=("samples",),
+        integrates=False,
         note="integer",
     ),
     *pair(
@@ -155,6 +186,8 @@ CASES = [
         {"rate": 2.0},
         lambda x, rate: np.zeros_like(x),
         build_from=lambda rate: dist.Poisson(rate).mask(False),
+        no_gradient=("rate",),
         note="all",
+        integrates=False,
     ),
 ]

@@ -10,7 +10,7 @@ from torch import Size, Tensor, nn
 
 from ppl.distributions import constraints
 from ppl.distributions.transforms.module import TransformModule
-from ppl.distributions.transforms.transform import Transform, sum_rightmost
+from ppl.distributions.transforms.transform import Transform, remembers, sum_rightmost
 
 _twins: dict[type, type] = {}
 
@@ -87,6 +87,9 @@ class ComposeTransform(Combinator, torch.distributions.transforms.ComposeTransfo
         if cache_size == 0:
             new.parts = [part.with_cache(0) for part in self.parts]
         return new
+
+    def _remembers(self, y: Tensor) -> bool:
+        return bool(self.parts) and remembers(self.parts[-1], y)
 
     def clear_cache(self) -> None:
         for part in self.parts:
@@ -172,6 +175,9 @@ class IndependentTransform(Combinator, torch.distributions.transforms.Independen
         if self._cache_size == cache_size:
             return self
         return type(self)(self.base_transform.with_cache(cache_size), self.reinterpreted_batch_ndims, cache_size)
+
+    def _remembers(self, y: Tensor) -> bool:
+        return remembers(self.base_transform, y)
 
     def clear_cache(self) -> None:
         if isinstance(self.base_transform, Transform):

@@ -378,9 +378,21 @@ def image(domain: Any, monotone: Any, sign: int) -> Any:
     if domain.is_discrete or not sign or (low is None and high is None):
         raise ValueError(f"the image of {domain} is not known: use an interval, a half line or all reals.")
     new_low, new_high = (None if bound is None else at(bound) for bound in ((low, high) if sign > 0 else (high, low)))
-    if new_high is None:
-        return constraints.greater_than(new_low)
-    return constraints.less_than(new_high) if new_low is None else constraints.interval(new_low, new_high)
+    return between(new_low, new_high, is_closed=sign > 0 and isinstance(domain, constraints.greater_than_eq))
+
+
+def between(low: Any, high: Any, is_closed: bool = False) -> Any:
+    """The numbers between two bounds, of which None or an infinite number is none.
+
+    Args: is_closed, whether a lower bound alone belongs to the set.
+    """
+    low = None if isinstance(low, float) and low == -math.inf else low
+    high = None if isinstance(high, float) and high == math.inf else high
+    if low is None:
+        return constraints.real if high is None else constraints.less_than(high)
+    if high is None:
+        return (constraints.greater_than_eq if is_closed else constraints.greater_than)(low)
+    return constraints.interval(low, high)
 
 
 def shape_of(value: Tensor | float) -> Size:

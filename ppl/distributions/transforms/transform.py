@@ -176,6 +176,10 @@ class Transform(torch.distributions.transforms.Transform):
         state = State(self._tensors(), self._flags())
         self._cache.remember(Pair(x, y, log_det, state, is_forward))
 
+    def _remembers(self, y: Tensor) -> bool:
+        """Whether y is a remembered output, which lies in the codomain for sure."""
+        return not torch.compiler.is_dynamo_compiling() and self._find(y=y) is not None
+
     def clear_cache(self) -> None:
         """Forget all pairs."""
         vars(self).pop("_cache", None)
@@ -240,6 +244,9 @@ class Inverse(Transform):
 
     def with_cache(self, cache_size: int = 1) -> Any:
         return self._transform.with_cache(cache_size).inv
+
+    def _remembers(self, y: Tensor) -> bool:
+        return not torch.compiler.is_dynamo_compiling() and self._transform._find(x=y) is not None
 
     def clear_cache(self) -> None:
         self._transform.clear_cache()
@@ -309,6 +316,11 @@ def _is_same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.distributions.Distribution):
         return type(a) is type(b) and _is_same(vars(a), vars(b))
     return bool(a == b)
+
+
+def remembers(transform: Any, y: Tensor) -> bool:
+    """Whether y is an output that a transform remembers; a foreign transform is not asked."""
+    return isinstance(transform, Transform) and transform._remembers(y)
 
 
 def sum_rightmost(value: Tensor, count: int) -> Tensor:
