@@ -100,7 +100,7 @@ def check_value(site: Site, d: Any, value: Tensor) -> None:
         what = "obs" if site.observed else "value"
         raise ValueError(
             f"{site}: the {what} must lie in the support {validation.constraint_name(d.support)} of {type(d).__name__}, "
-            f"but {validation.describe_entries(bad, value.expand(bad.shape + d.event_shape))}."
+            f"but {validation.describe_entries(bad, value.expand(bad.shape + validation.event_shape_of(d, value)))}."
         )
 
 

@@ -6,50 +6,43 @@ See `ppl.distributions.distribution` for the contract on shapes.
 from torch.distributions import ExponentialFamily, kl_divergence, register_kl
 
 from ppl.distributions import constraints, transforms
+from ppl.distributions.bernoulli import Bernoulli, Geometric
+from ppl.distributions.beta import AffineBeta, Beta, BetaProportion, Kumaraswamy
+from ppl.distributions.beta_binomial import BetaBinomial, BetaNegativeBinomial, ExtendedBetaBinomial
+from ppl.distributions.binomial import Binomial, ExtendedBinomial
+from ppl.distributions.car import CAR
+from ppl.distributions.categorical import Categorical, OrderedLogistic
 from ppl.distributions.cauchy import Cauchy, HalfCauchy
+from ppl.distributions.circulant_normal import CirculantNormal
+from ppl.distributions.coalescent import CoalescentRateLikelihood, CoalescentTimes, CoalescentTimesWithRate
 from ppl.distributions.conditional import (
     ConditionalDistribution,
     ConditionalTransformedDistribution,
     ConstantConditionalDistribution,
 )
-from ppl.distributions.continuous import (
-    Beta,
-    Chi2,
-    ContinuousBernoulli,
-    Exponential,
-    FisherSnedecor,
-    Gamma,
-    GeneralizedPareto,
-    InverseGamma,
-    Kumaraswamy,
-    Pareto,
-    RelaxedBernoulli,
-    StudentT,
-    Uniform,
-    Weibull,
+from ppl.distributions.delta import Delta, Unit
+from ppl.distributions.diagonal_mixtures import (
+    GaussianScaleMixture,
+    MixtureOfDiagNormals,
+    MixtureOfDiagNormalsSharedCovariance,
 )
-from ppl.distributions.delta import (
-    Delta,
-    Unit,
-)
-from ppl.distributions.discrete import (
-    Bernoulli,
-    Binomial,
-    Categorical,
-    Geometric,
-    Multinomial,
-    NegativeBinomial,
-    OneHotCategorical,
-    OneHotCategoricalStraightThrough,
-    Poisson,
-)
+from ppl.distributions.directional import ProjectedNormal, VonMises3D
+from ppl.distributions.dirichlet import Dirichlet
+from ppl.distributions.discrete_hmm import DiscreteHMM
+from ppl.distributions.discrete_uniform import DiscreteUniform
 from ppl.distributions.distribution import Distribution, ScoreParts
-from ppl.distributions.empirical import (
-    Empirical,
-)
+from ppl.distributions.empirical import Empirical
+from ppl.distributions.euler_maruyama import EulerMaruyama
 from ppl.distributions.expanded import ExpandedDistribution
+from ppl.distributions.gamma import Chi2, Exponential, Gamma, InverseGamma
+from ppl.distributions.gamma_gaussian_hmm import GammaGaussianHMM
+from ppl.distributions.gaussian_hmm import GaussianHMM
+from ppl.distributions.gaussian_mrf import GaussianMRF
+from ppl.distributions.grouped_normal_normal import GroupedNormalNormal
 from ppl.distributions.gumbel import Gumbel
 from ppl.distributions.independent import Independent
+from ppl.distributions.independent_hmm import IndependentHMM
+from ppl.distributions.inverse_wishart import InverseWishart, InverseWishartCholesky
 from ppl.distributions.laplace import (
     AsymmetricLaplace,
     AsymmetricLaplaceQuantile,
@@ -57,21 +50,41 @@ from ppl.distributions.laplace import (
     SoftAsymmetricLaplace,
     SoftLaplace,
 )
+from ppl.distributions.levy import Levy
 from ppl.distributions.lifting import lift
+from ppl.distributions.linear_hmm import LinearHMM
+from ppl.distributions.lkj import LKJ, LKJCholesky
+from ppl.distributions.log_normal_negative_binomial import LogNormalNegativeBinomial
 from ppl.distributions.logistic import Logistic, SkewLogistic
+from ppl.distributions.logistic_normal import LogisticNormal
+from ppl.distributions.low_rank_normal import LowRankMultivariateNormal
 from ppl.distributions.masked import MaskedDistribution
-from ppl.distributions.multivariate import (
-    Dirichlet,
-    LKJCholesky,
-    LogisticNormal,
-    LowRankMultivariateNormal,
-    MixtureSameFamily,
-    MultivariateNormal,
-    RelaxedOneHotCategorical,
-    Wishart,
-)
+from ppl.distributions.matching import OneOneMatching, OneTwoMatching
+from ppl.distributions.matrix_normal import MatrixNormal
+from ppl.distributions.multinomial import DirichletMultinomial, Multinomial
+from ppl.distributions.multivariate import MixtureSameFamily
+from ppl.distributions.multivariate_normal import MultivariateNormal
+from ppl.distributions.multivariate_student import MultivariateStudentT
+from ppl.distributions.nan_masked import NanMaskedMultivariateNormal, NanMaskedNormal
+from ppl.distributions.negative_binomial import GammaPoisson, NegativeBinomial, NegativeBinomial2
 from ppl.distributions.normal import HalfNormal, LogNormal, Normal
+from ppl.distributions.one_hot import OneHotCategorical, OneHotCategoricalStraightThrough
+from ppl.distributions.pareto import DoublyTruncatedPowerLaw, GeneralizedPareto, LowerTruncatedPowerLaw, Pareto
+from ppl.distributions.poisson import Poisson
+from ppl.distributions.polya_gamma import TruncatedPolyaGamma
 from ppl.distributions.registry import ConstraintRegistry, biject_to, transform_to
+from ppl.distributions.rejector import Rejector
+from ppl.distributions.relaxed import (
+    RelaxedBernoulli,
+    RelaxedBernoulliStraightThrough,
+    RelaxedOneHotCategorical,
+    RelaxedOneHotCategoricalStraightThrough,
+)
+from ppl.distributions.spanning_tree import SpanningTree
+from ppl.distributions.stable import Stable, StableWithLogProb
+from ppl.distributions.state_space import GaussianRandomWalk, GaussianStateSpace
+from ppl.distributions.student import FisherSnedecor, StudentT
+from ppl.distributions.toroidal import SineBivariateVonMises, SineSkewed
 from ppl.distributions.transformed import TransformedDistribution
 from ppl.distributions.transforms import (
     ComposeTransformModule,
@@ -80,22 +93,38 @@ from ppl.distributions.transforms import (
     ConstantConditionalTransform,
     TransformModule,
 )
+from ppl.distributions.transport_normal import AVFMultivariateNormal, OMTMultivariateNormal
+from ppl.distributions.uniform import ContinuousBernoulli, LogUniform, Uniform
 from ppl.distributions.validation import (
     enable_validation,
     is_validation_enabled,
     validation_enabled,
 )
 from ppl.distributions.von_mises import VonMises
+from ppl.distributions.weibull import Dagum, Gompertz, Weibull
+from ppl.distributions.wishart import Wishart, WishartCholesky
+from ppl.distributions.zero_sum_normal import ZeroSumNormal
 
 __all__ = [
+    "CAR",
+    "LKJ",
+    "AVFMultivariateNormal",
+    "AffineBeta",
     "AsymmetricLaplace",
     "AsymmetricLaplaceQuantile",
     "Bernoulli",
     "Beta",
+    "BetaBinomial",
+    "BetaNegativeBinomial",
+    "BetaProportion",
     "Binomial",
     "Categorical",
     "Cauchy",
     "Chi2",
+    "CirculantNormal",
+    "CoalescentRateLikelihood",
+    "CoalescentTimes",
+    "CoalescentTimesWithRate",
     "ComposeTransformModule",
     "ConditionalDistribution",
     "ConditionalTransform",
@@ -105,53 +134,102 @@ __all__ = [
     "ConstantConditionalTransform",
     "ConstraintRegistry",
     "ContinuousBernoulli",
+    "Dagum",
     "Delta",
     "Dirichlet",
+    "DirichletMultinomial",
+    "DiscreteHMM",
+    "DiscreteUniform",
     "Distribution",
+    "DoublyTruncatedPowerLaw",
     "Empirical",
+    "EulerMaruyama",
     "ExpandedDistribution",
     "Exponential",
     "ExponentialFamily",
+    "ExtendedBetaBinomial",
+    "ExtendedBinomial",
     "FisherSnedecor",
     "Gamma",
+    "GammaGaussianHMM",
+    "GammaPoisson",
+    "GaussianHMM",
+    "GaussianMRF",
+    "GaussianRandomWalk",
+    "GaussianScaleMixture",
+    "GaussianStateSpace",
     "GeneralizedPareto",
     "Geometric",
+    "Gompertz",
+    "GroupedNormalNormal",
     "Gumbel",
     "HalfCauchy",
     "HalfNormal",
     "Independent",
+    "IndependentHMM",
     "InverseGamma",
+    "InverseWishart",
+    "InverseWishartCholesky",
     "Kumaraswamy",
     "LKJCholesky",
     "Laplace",
+    "Levy",
+    "LinearHMM",
     "LogNormal",
+    "LogNormalNegativeBinomial",
+    "LogUniform",
     "Logistic",
     "LogisticNormal",
     "LowRankMultivariateNormal",
+    "LowerTruncatedPowerLaw",
     "MaskedDistribution",
+    "MatrixNormal",
+    "MixtureOfDiagNormals",
+    "MixtureOfDiagNormalsSharedCovariance",
     "MixtureSameFamily",
     "Multinomial",
     "MultivariateNormal",
+    "MultivariateStudentT",
+    "NanMaskedMultivariateNormal",
+    "NanMaskedNormal",
     "NegativeBinomial",
+    "NegativeBinomial2",
     "Normal",
+    "OMTMultivariateNormal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
+    "OneOneMatching",
+    "OneTwoMatching",
+    "OrderedLogistic",
     "Pareto",
     "Poisson",
+    "ProjectedNormal",
+    "Rejector",
     "RelaxedBernoulli",
+    "RelaxedBernoulliStraightThrough",
     "RelaxedOneHotCategorical",
+    "RelaxedOneHotCategoricalStraightThrough",
     "ScoreParts",
+    "SineBivariateVonMises",
+    "SineSkewed",
     "SkewLogistic",
     "SoftAsymmetricLaplace",
     "SoftLaplace",
+    "SpanningTree",
+    "Stable",
+    "StableWithLogProb",
     "StudentT",
     "TransformModule",
     "TransformedDistribution",
+    "TruncatedPolyaGamma",
     "Uniform",
     "Unit",
     "VonMises",
+    "VonMises3D",
     "Weibull",
     "Wishart",
+    "WishartCholesky",
+    "ZeroSumNormal",
     "biject_to",
     "constraints",
     "enable_validation",

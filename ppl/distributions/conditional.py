@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl.distributions.distribution import Distribution, broadcast_shape
 from ppl.distributions.lifting import lift
-from ppl.distributions.multivariate import TransformedDistribution
+from ppl.distributions.transformed import TransformedDistribution
 from ppl.distributions.transforms.compose import ComposeTransform
 from ppl.distributions.transforms.conditional import ConditionalInverse, ConstantConditionalTransform, as_conditional
 from ppl.distributions.transforms.transform import Transform

@@ -117,6 +117,14 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         """The number of event dims."""
         return len(self.event_shape)
 
+    def _event_shape_of(self, value: Tensor) -> Size:
+        """The event shape to check a value against; a law of sequences of any length overrides it."""
+        return self.event_shape
+
+    def _counted(self, value: Tensor) -> Tensor:
+        """The value to check; a law that leaves some entries out of its density moves those into the support."""
+        return value
+
     def _validate_sample(self, value: Tensor) -> None:
         if not validation.is_trusted():
             validation.check_value(self, value)
@@ -188,6 +196,19 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         raise ValueError(
             f"{type(self).__name__} cannot be enumerated: its support is not a finite set. Leave the site unmarked, "
             "or use a distribution with a finite support such as Categorical or Bernoulli."
+        )
+
+    @property
+    def cardinality(self) -> int:
+        """The number of values of a finite discrete support, without listing them.
+
+        Raises: ValueError, as `enumerate_support` does, where there is no such number.
+        """
+        if self.has_enumerate_support:  # a foreign distribution can only be asked for the list
+            return len(self.enumerate_support(expand=False))
+        raise ValueError(
+            f"{type(self).__name__} has no cardinality: its support is not a finite set. Only distributions with a finite "
+            "support, such as Categorical or Bernoulli, have one."
         )
 
     @property

@@ -19,6 +19,7 @@ from ppl.distributions import constraints
 from ppl.distributions.distribution import broadcast_shape
 from ppl.distributions.transforms.elementwise import log_sech2, shape_of, softplus, softplus_inverse
 from ppl.distributions.transforms.transform import Transform
+from ppl.tensors import triangular
 
 
 def fill_lower(vector: Tensor, size: int) -> Tensor:
@@ -240,7 +241,7 @@ class CholeskyTransform(Transform):
     bijective = True
 
     def _call(self, x: Tensor) -> Tensor:
-        return torch.linalg.cholesky(x)  # type: ignore[no-any-return]
+        return triangular.cholesky(x)
 
     def _inverse(self, y: Tensor) -> Tensor:
         return y @ y.mT
@@ -283,7 +284,7 @@ class PositiveDefiniteTransform(Transform, torchs.PositiveDefiniteTransform):
         return factor @ factor.mT
 
     def _inverse(self, y: Tensor) -> Tensor:
-        x: Tensor = LowerCholeskyTransform().inv(torch.linalg.cholesky(y))
+        x: Tensor = LowerCholeskyTransform().inv(triangular.cholesky(y))
         return x
 
     def forward_shape(self, shape: Size) -> Size:
