@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor
 
 from ppl.distributions import validation
+from ppl.distributions.prototype import NoSampler
 from ppl.params import get_param_store
 from ppl.site import Site, expand_to_plates, locate
 
@@ -49,7 +50,10 @@ def settle(site: Site) -> Site:
             raise ValueError(explain_invalid(site, site.distribution.error))
         d = expand_to_plates(site, site.fn) if site.plates and site.kind == "sample" else site.fn
         if site.value is None:
-            return site.replace(distribution=d, value=d(), drawn=True)
+            try:
+                return site.replace(distribution=d, value=d(), drawn=True)
+            except NoSampler as error:
+                raise NoSampler(f"{site}: {error}") from None
         enumerated = site.enum_dims and any(name == site.name for _, name in site.enum_dims)
         if not enumerated and validation.is_validation_enabled():
             check_value(site, d, site.value)
@@ -100,7 +104,7 @@ def check_value(site: Site, d: Any, value: Tensor) -> None:
         what = "obs" if site.observed else "value"
         raise ValueError(
             f"{site}: the {what} must lie in the support {validation.constraint_name(d.support)} of {type(d).__name__}, "
-            f"but {validation.describe_entries(bad, value.expand(bad.shape + d.event_shape))}."
+            f"but {validation.describe_entries(bad, value.expand(bad.shape + validation.event_shape_of(d, value)))}."
         )
 
 

@@ -115,8 +115,23 @@ def test_enumeration(tmp_path):
     assert agree > 85
 
 
+def test_normalizing_flows(tmp_path):
+    text, _ = run("05_normalizing_flows.py", tmp_path)
+    ((normal, flow),) = [
+        [numbers(rf"{name}\s+-?\d+\.\d+\s+(-?\d+\.\d+)", text)[0][0] for name in ("multivariate normal", "flow")]
+    ]
+    assert flow > normal + 0.1  # of years that neither has seen
+    ((exact,),) = numbers(r"Exact log evidence:\s+(-\d+\.\d+)", text)
+    assert exact == pytest.approx(-30.854, abs=2e-3)  # known from a finer grid
+    bounds = numbers(r"ELBO, .*:\s+(-\d+\.\d+)\s+short of it by (-?\d+\.\d+)", text)
+    assert len(bounds) == 2
+    assert all(gap > 0 and exact - elbo == pytest.approx(gap, abs=2e-3) for elbo, gap in bounds)
+    assert bounds[1][1] < bounds[0][1]
+    assert_not_blank(Path(next(line for line in text.splitlines() if line.endswith(".png"))))
+
+
 def test_these_are_all_the_tutorials():
-    assert [path.name[:2] for path in SCRIPTS] == ["00", "01", "02", "03"]
+    assert [path.name[:2] for path in SCRIPTS] == ["00", "01", "02", "03", "05"]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

@@ -79,6 +79,20 @@ class Delta(Distribution):
     def variance(self) -> Tensor:
         return torch.zeros_like(self.v)
 
+    def cdf(self, value: Tensor) -> Tensor:
+        if self.event_dim:
+            raise NotImplementedError(f"Delta: a point of event shape {tuple(self.event_shape)} has no cdf.")
+        return (value >= self.v).to(self.log_density.dtype)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        if self.event_dim:
+            raise NotImplementedError(f"Delta: a point of event shape {tuple(self.event_shape)} has no icdf.")
+        return self.v.expand(torch.broadcast_shapes(value.shape, self.v.shape))
+
+    def entropy(self) -> Tensor:
+        """The negative of log_density, which is what `-log_prob` is at every draw."""
+        return -self.log_density
+
 
 class Unit(Distribution):
     """A draw of nothing (event shape (0,)) that carries a log factor.

@@ -11,6 +11,7 @@ Batch dims are independent repetitions; event dims are one draw.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -18,6 +19,7 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions import validation
+from ppl.tensors.logspace import log_positive
 
 ShapeLike = Size | tuple[int, ...] | list[int]
 
@@ -117,6 +119,14 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         """The number of event dims."""
         return len(self.event_shape)
 
+    def _event_shape_of(self, value: Tensor) -> Size:
+        """The event shape to check a value against; a law of sequences of any length overrides it."""
+        return self.event_shape
+
+    def _counted(self, value: Tensor) -> Tensor:
+        """The value to check; a law that leaves some entries out of its density moves those into the support."""
+        return value
+
     def _validate_sample(self, value: Tensor) -> None:
         if not validation.is_trusted():
             validation.check_value(self, value)
@@ -188,6 +198,45 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         raise ValueError(
             f"{type(self).__name__} cannot be enumerated: its support is not a finite set. Leave the site unmarked, "
             "or use a distribution with a finite support such as Categorical or Bernoulli."
+        )
+
+    # Tails. A family that knows its distribution function far out overrides these four, which truncation, censoring,
+    # mixtures and copulas use; where a result is -inf its gradient must be 0, not NaN.
+
+    def log_cdf(self, value: Tensor) -> Tensor:
+        """The log probability of a draw at or below a value."""
+        return log_positive(self.cdf(value))
+
+    def log_survival(self, value: Tensor) -> Tensor:
+        """The log probability of a draw above a value."""
+        return log_positive(1 - self.cdf(value))
+
+    def inverse_log_cdf(self, log_p: Tensor) -> Tensor:
+        """The value at or below which a draw lies with log probability `log_p`."""
+        return self.icdf(log_p.exp())
+
+    def inverse_log_survival(self, log_q: Tensor) -> Tensor:
+        """The value above which a draw lies with log probability `log_q`."""
+        limit = 0.6 * math.log(torch.finfo(log_q.dtype).eps)
+        x = self.icdf(-log_q.clamp(min=limit).expm1())
+        if type(self).log_survival is not Distribution.log_survival:
+            deep = log_q < limit  # where 1 - p has no digits left: Newton's method on the log survival function
+            for _ in range(8):
+                log_tail = self.log_survival(x)
+                x = x + torch.where(deep, (log_tail - log_q) * torch.exp(log_tail - self.log_prob(x)), 0.0)
+        return x
+
+    @property
+    def cardinality(self) -> int:
+        """The number of values of a finite discrete support, without listing them.
+
+        Raises: ValueError, as `enumerate_support` does, where there is no such number.
+        """
+        if self.has_enumerate_support:  # a foreign distribution can only be asked for the list
+            return len(self.enumerate_support(expand=False))
+        raise ValueError(
+            f"{type(self).__name__} has no cardinality: its support is not a finite set. Only distributions with a finite "
+            "support, such as Categorical or Bernoulli, have one."
         )
 
     @property

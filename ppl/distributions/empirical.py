@@ -110,3 +110,19 @@ class Empirical(Distribution):
     @property
     def variance(self) -> Tensor:
         return self._mean_of((self._samples - self.mean.unsqueeze(len(self.batch_shape))) ** 2)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        if self.event_shape:
+            raise NotImplementedError(f"Empirical: samples of event shape {tuple(self.event_shape)} have no cdf.")
+        below = value.unsqueeze(-1) >= self._samples
+        return torch.where(below, self._choice.probs, 0.0).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Of the distinct values: equal samples count as one."""
+        event = len(self.event_shape)
+        axis = len(self.batch_shape)
+        same = self._samples.unsqueeze(axis) == self._samples.unsqueeze(axis + 1)
+        same = same.flatten(same.dim() - event).all(-1) if event else same
+        logits = self._choice.logits
+        log_probs = torch.where(same, logits.unsqueeze(-2), -torch.inf).logsumexp(-1)
+        return -(self._choice.probs * log_probs).sum(-1)

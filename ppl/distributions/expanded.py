@@ -8,7 +8,7 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, ShapeLike
-from ppl.distributions.lifting import Wraps
+from ppl.distributions.lifting import Wraps, lift
 
 
 class ExpandedDistribution(Wraps):
@@ -67,6 +67,11 @@ class ExpandedDistribution(Wraps):
         self._check_form(value)
         batch = value.shape[: value.dim() - len(self.event_shape)]
         return self.base_dist.log_prob(value).expand(torch.broadcast_shapes(batch, self.batch_shape))
+
+    @property
+    def cardinality(self) -> int:
+        """The base's number of values."""
+        return lift(self.base_dist).cardinality
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         values: Tensor = self.base_dist.enumerate_support(expand=False)

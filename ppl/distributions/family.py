@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Size, Tensor
+from torch.distributions.utils import lazy_property
 
 from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape
+
+
+class derived(lazy_property[Any, Tensor]):
+    """A parameter worked out from the one that was given, anew each time, unless it is a field of the object itself."""
+
+    def __init__(self, wrapped: Callable[[Any], Tensor]) -> None:
+        self.wrapped: Callable[[Any], Tensor] = wrapped
+        self.__doc__ = wrapped.__doc__
+
+    def __get__(self, instance: Any, obj_type: Any = None) -> Tensor:  # type: ignore[override]
+        return cast(Tensor, self) if instance is None else self.wrapped(instance)
 
 
 class Family(Distribution):
@@ -53,7 +66,9 @@ class Family(Distribution):
             ) from None
         for name, tensor in tensors.items():
             vars(self)[name] = tensor.expand(batch + tensor.shape[tensor.dim() - self._dims[name] :])
-        Distribution.__init__(self, batch, Size(event_shape), validate_args)
+        # not through super: a subclass may also inherit from torch's class, whose __init__ takes other arguments
+        torch.distributions.Distribution.__init__(self, batch, Size(event_shape), validate_args=False)
+        self._check(validate_args)
 
     def _keep(self, name: str, tensor: Tensor, event_dim: int) -> Tensor:
         """Keep a tensor worked out from the parameters as a field that grows with the batch."""

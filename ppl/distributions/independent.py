@@ -30,6 +30,11 @@ class Independent(Wraps, torch.distributions.Independent[torch.distributions.Dis
             self._validate_sample(value)
         return sum_rightmost(self.base_dist.log_prob(value), self.reinterpreted_batch_ndims)
 
+    @property
+    def cardinality(self) -> int:
+        """The number of values of the product, which is known also where nobody would list them."""
+        return int(lift(self.base_dist).cardinality ** self.event_shape[: self.reinterpreted_batch_ndims].numel())
+
     def enumerate_support(self, expand: bool = True) -> Tensor:
         if self.reinterpreted_batch_ndims:
             raise ValueError(

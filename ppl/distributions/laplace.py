@@ -13,12 +13,15 @@ from ppl.distributions import noise
 from ppl.distributions.distribution import Distribution, ShapeLike
 from ppl.distributions.location_scale import LocationScale
 from ppl.distributions.scalar import Scalar
+from ppl.tensors.special import log1mexp
 
 _LOG_2 = math.log(2)
 
 
 class Laplace(LocationScale, torch.distributions.Laplace, Distribution):
     """The double exponential around `loc`: density exp(-|x - loc| / scale) / (2 scale)."""
+
+    symmetric = True
 
     def _noise(self, sample_shape: ShapeLike) -> Tensor:
         return noise.exponential(self.loc, sample_shape) - noise.exponential(self.loc, sample_shape)
@@ -39,6 +42,10 @@ class Laplace(LocationScale, torch.distributions.Laplace, Distribution):
     def _icdf(self, q: Tensor) -> Tensor:
         low = torch.where(q < 0.5, q, 1 - q)
         return torch.where(q < 0.5, 1.0, -1.0) * (2 * low).log()
+
+    def _inverse_log_cdf(self, log_p: Tensor) -> Tensor:
+        lower = log_p < -_LOG_2
+        return torch.where(lower, log_p + _LOG_2, -_LOG_2 - log1mexp(torch.where(lower, -_LOG_2, log_p)))
 
     def _mean(self) -> float:
         return 0.0
@@ -187,6 +194,8 @@ class AsymmetricLaplaceQuantile(_TwoExponentials):
 
 class SoftLaplace(LocationScale, Distribution):
     """A smooth Laplace, the hyperbolic secant: density 2 / (π scale (e^z + e^-z)), z = (x - loc) / scale."""
+
+    symmetric = True
 
     def _noise(self, sample_shape: ShapeLike) -> Tensor:
         ratio = noise.normal(self.loc, sample_shape) / noise.normal(self.loc, sample_shape)

@@ -24,6 +24,7 @@ class LocationScale(Scalar):
     parameters: tuple[str, ...] = ("loc", "scale")
     arg_constraints: Any = {"loc": constraints.real, "scale": constraints.positive}
     support: Any = constraints.real
+    symmetric = False  # whether z and -z have one law, so that both tails are inverted with all their digits
     loc: Tensor
     scale: Tensor
 
@@ -59,6 +60,15 @@ class LocationScale(Scalar):
     def icdf(self, value: Tensor) -> Tensor:
         """The value up to which draws fall with the given probability."""
         return self.loc + self.scale * self._icdf(value)
+
+    def inverse_log_cdf(self, log_p: Tensor) -> Tensor:
+        """The value up to which draws fall with log probability `log_p`."""
+        return self.loc + self.scale * self._inverse_log_cdf(log_p)
+
+    def inverse_log_survival(self, log_q: Tensor) -> Tensor:
+        """The value above which draws fall with log probability `log_q`."""
+        z = -self._inverse_log_cdf(log_q) if self.symmetric else self._icdf(-log_q.expm1())
+        return self.loc + self.scale * z
 
     @property
     def mean(self) -> Tensor:
@@ -96,6 +106,9 @@ class LocationScale(Scalar):
 
     def _icdf(self, q: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def _inverse_log_cdf(self, log_p: Tensor) -> Tensor:
+        return self._icdf(log_p.exp())
 
     def _mean(self) -> Tensor | float:
         raise NotImplementedError

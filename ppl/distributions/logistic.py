@@ -12,12 +12,15 @@ from torch.nn.functional import logsigmoid
 from ppl.distributions import noise
 from ppl.distributions.distribution import Distribution, ShapeLike
 from ppl.distributions.location_scale import LocationScale
+from ppl.tensors.special import log1mexp
 
 _EULER = 0.5772156649015329
 
 
 class Logistic(LocationScale, Distribution):
     """The distribution whose cumulative probabilities are sigmoid((x - loc) / scale)."""
+
+    symmetric = True
 
     def _noise(self, sample_shape: ShapeLike) -> Tensor:
         first, second = noise.exponential(self.loc, sample_shape), noise.exponential(self.loc, sample_shape)
@@ -38,6 +41,9 @@ class Logistic(LocationScale, Distribution):
 
     def _icdf(self, q: Tensor) -> Tensor:
         return q.log() - torch.log1p(-q)
+
+    def _inverse_log_cdf(self, log_p: Tensor) -> Tensor:
+        return log_p - log1mexp(log_p)
 
     def _mean(self) -> float:
         return 0.0

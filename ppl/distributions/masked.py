@@ -9,6 +9,7 @@ from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, ScoreParts, ShapeLike, expanded
 from ppl.distributions.lifting import Wraps, lift
+from ppl.distributions.registry import biject_to, transform_to
 
 
 class MaskedDistribution(Wraps):
@@ -75,6 +76,11 @@ class MaskedDistribution(Wraps):
             *(torch.where(self._mask, p, torch.zeros_like(p)) if isinstance(p, Tensor) else p for p in parts)  # type: ignore[arg-type]
         )
 
+    @property
+    def cardinality(self) -> int:
+        """The base's number of values."""
+        return lift(self.base_dist).cardinality
+
     def enumerate_support(self, expand: bool = True) -> Tensor:
         return self.base_dist.enumerate_support(expand)
 
@@ -131,11 +137,11 @@ def feasible(d: torch.distributions.Distribution, like: Tensor) -> Tensor:
         support = support.base_constraint  # of a mixture's support, or of a discrete product's
     if not support.is_discrete:
         try:
-            transform = torch.distributions.biject_to(support)
-        except NotImplementedError:  # no bijection to, say, positive definite matrices
-            transform = torch.distributions.transform_to(support)
+            transform, start = biject_to(support), 0.0
+        except NotImplementedError:  # no bijection to, say, a sphere, where 0 has no image, either
+            transform, start = transform_to(support), 1.0
         shape = transform.inverse_shape(d.event_shape)
-        point: Tensor = transform(torch.zeros(shape, dtype=_float_dtype(like), device=like.device))
+        point: Tensor = transform(torch.full(shape, start, dtype=_float_dtype(like), device=like.device))
         if hasattr(support, "lower_bound"):  # an interval may have an infinite end
             point = torch.where(point.isfinite(), point, support.lower_bound)
         return point.detach().to(like.dtype)

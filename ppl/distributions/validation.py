@@ -145,9 +145,11 @@ def holds(constraint: Any, value: Tensor) -> bool:
         bound = constraint.lower_bound
         if isinstance(bound, (int, float)):
             return low >= bound if kind is constraints.greater_than_eq else low > bound
-    elif kind is constraints.interval and isinstance(constraint.lower_bound, (int, float)):
+    elif kind is constraints.interval and all(
+        isinstance(bound, (int, float)) for bound in (constraint.lower_bound, constraint.upper_bound)
+    ):
         low, high = (extreme.item() for extreme in value.aminmax())
-        return constraint.lower_bound <= low and high <= constraint.upper_bound
+        return bool(constraint.lower_bound <= low and high <= constraint.upper_bound)
     return bool(constraint.check(value).all())
 
 
@@ -183,7 +185,7 @@ def check_value(d: torch.distributions.Distribution, value: object) -> None:
     if entries is not None:
         raise ValueError(
             f"{type(d).__name__}: the value must lie in the support {constraint_name(d.support)}, "
-            f"but {describe_entries(entries, tensor.expand(entries.shape + d.event_shape))}."
+            f"but {describe_entries(entries, tensor.expand(entries.shape + event_shape_of(d, tensor)))}."
         )
 
 
@@ -216,9 +218,10 @@ def check_shape(d: torch.distributions.Distribution, value: Tensor) -> None:
     """Check that a value's shape is sample + batch + event shape up to broadcasting; ValueError otherwise."""
     event = len(d.event_shape)
     got = value.shape
-    if got[len(got) - event :] != d.event_shape:
+    expected = event_shape_of(d, value)
+    if got[len(got) - event :] != expected:
         raise ValueError(
-            f"{type(d).__name__}: the value's last {event} dims must be the event shape {tuple(d.event_shape)}, "
+            f"{type(d).__name__}: the value's last {event} dims must be the event shape {tuple(expected)}, "
             f"but the value's shape is {tuple(got)}."
         )
     batch = got[: len(got) - event]
@@ -230,8 +233,16 @@ def check_shape(d: torch.distributions.Distribution, value: Tensor) -> None:
             )
 
 
+def event_shape_of(d: torch.distributions.Distribution, value: Tensor) -> torch.Size:
+    """The event shape that a value must have; a law of sequences of any length takes the value's own length."""
+    own: Callable[[Tensor], torch.Size] | None = getattr(d, "_event_shape_of", None)  # foreign ones have none
+    return d.event_shape if own is None else own(value)
+
+
 def bad_entries(d: torch.distributions.Distribution, value: Tensor) -> Tensor | None:
     """A boolean tensor, true where the value lies outside the support; None when it lies inside everywhere."""
+    counted: Callable[[Tensor], Tensor] | None = getattr(d, "_counted", None)  # foreign ones have none
+    value = value if counted is None else counted(value)
     try:
         support = d.support
     except NotImplementedError:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl.distributions import biject_to
 from ppl.distributions.distribution import Distribution
+from ppl.distributions.prototype import like
 from ppl.site import Site, expand_to_plates
 
 Strategy = Callable[[Site], Tensor | None]
@@ -41,9 +42,9 @@ def _latent(site: Site) -> Distribution | None:
 def _middle(d: Distribution) -> Tensor:
     """The image of 0 under the map from all reals to the support."""
     transform = biject_to(d.support)
-    sample = d.sample()
-    shape = transform.inverse_shape(sample.shape)
-    value: Tensor = transform(torch.zeros(shape, dtype=sample.dtype, device=sample.device))
+    source = like(d)
+    shape = transform.inverse_shape(d.shape())
+    value: Tensor = transform(torch.zeros(shape, dtype=source.dtype, device=source.device))
     return value.expand(d.shape()).clone()
 
 
@@ -56,9 +57,14 @@ def init_to_feasible(site: Site) -> Tensor | None:
 
 @_optional_site
 def init_to_sample(site: Site) -> Tensor | None:
-    """A draw from the prior."""
+    """A draw from the prior, or from (-2, 2) in unconstrained space where the prior has no sampler."""
     d = _latent(site)
-    return None if d is None else d.sample()
+    if d is None:
+        return None
+    try:
+        return d.sample()
+    except NotImplementedError:
+        return init_to_uniform(site)  # type: ignore[no-any-return]
 
 
 @_optional_site
@@ -94,9 +100,9 @@ def init_to_uniform(site: Site, radius: float = 2.0) -> Tensor | None:
     if d is None:
         return None
     transform = biject_to(d.support)
-    sample = d.sample()
-    shape = transform.inverse_shape(sample.shape)
-    noise = torch.rand(shape, dtype=sample.dtype, device=sample.device)
+    source = like(d)
+    shape = transform.inverse_shape(d.shape())
+    noise = torch.rand(shape, dtype=source.dtype, device=source.device)
     value: Tensor = transform(radius * (2 * noise - 1))
     return value
 

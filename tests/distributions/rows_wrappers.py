@@ -8,7 +8,7 @@ import numpy as np
 import scipy.special as sp
 import scipy.stats as st
 import torch
-from case import COV, LOC3, P3, P23, Array, Case, P, R, V, categorical, normalised, pair, scipy
+from case import COV, LOC3, P3, P23, Array, Case, R, V, categorical, pair, scipy
 from rows_multivariate import dirichlet, normal_vector
 
 import ppl.distributions as dist
@@ -28,13 +28,7 @@ def _point(x: Array, v: Array, log_density: Any = 0.0, event_dim: int = 0) -> Ar
     return np.where(here.all(tuple(range(-event_dim, 0))) if event_dim else here, 0.0, -np.inf) + log_density
 
 
-def _mixture(x: Array, probs: Array, loc: Array, scale: Array) -> Array:
-    return sp.logsumexp(np.log(normalised(probs)) + st.norm(loc, scale).logpdf(x[..., None]), -1)
-
-
-_MIXED = {"loc": [0.5, -1.0, 2.0], "scale": [0.8, 1.2, 0.5]}
 EMPTY = {"test_rsample_where_there_is_none": "its draw is empty", "test_default_dtype_for_numbers": "takes a tensor"}
-
 CASES = [
     *pair(dist.Delta, _point, {"v": 0.5}, {"v": R, "log_density": [0.3, -0.2]}, no_gradient=("v",), integrates=False),
     Case(
@@ -92,22 +86,6 @@ CASES = [
         no_gradient=("samples",),
         integrates=False,
         note="integer",
-    ),
-    *pair(
-        dist.MixtureSameFamily,
-        _mixture,
-        {"probs": P3, **_MIXED},
-        {"probs": P3, "loc": [_MIXED["loc"], [1.0, 2.0, 3.0]], "scale": _MIXED["scale"]},
-        build_from=lambda probs, loc, scale: dist.MixtureSameFamily(
-            dist.Categorical(probs.expand(loc.shape)), dist.Normal(loc, scale)
-        ),
-    ),
-    Case(
-        dist.MixtureSameFamily,
-        {"probs": P, "rate": V},
-        lambda x, probs, rate: sp.logsumexp(np.log(normalised(probs)) + st.poisson(rate).logpmf(x[..., None]), -1),
-        build_from=lambda probs, rate: dist.MixtureSameFamily(dist.Categorical(probs), dist.Poisson(rate)),
-        note="discrete",
     ),
     *pair(
         dist.TransformedDistribution,
