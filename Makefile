@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow lint format bench setup clean
+.PHONY: demo test test-slow lint format bench accuracy setup clean
 
 demo: $(VENV)/.ready  ## set up and run the first tutorial on real data
 	$(BIN)/python tutorials/00_first_steps.py
@@ -30,6 +30,9 @@ format: $(VENV)/.ready  ## let ruff rewrite what it can
 
 bench: $(VENV)/.ready $(BENCH)/.ready  ## side by side with the peers
 	$(BIN)/python benchmarks/eager.py --pyro-python $(BENCH)/bin/python
+
+accuracy: $(VENV)/.ready $(BENCH)/.ready  ## write docs/distributions_accuracy.md
+	$(BIN)/python benchmarks/accuracy.py --pyro-python $(BENCH)/bin/python
 
 setup: $(VENV)/.ready
 

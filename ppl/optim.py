@@ -59,7 +59,10 @@ class Optimizer:
         leaves = [leaf for group in groups for leaf in group["params"]]
         if self.torch_class in _FUSED and not options.keys() & {"foreach", "fused", "differentiable", "capturable"}:
             options["fused"] = all(leaf.is_floating_point() and leaf.device.type in ("cpu", "cuda") for leaf in leaves)
-        return self.torch_class(leaves, **options)
+        optimizer = self.torch_class(leaves, **options)
+        if options.get("fused"):
+            optimizer.register_step_post_hook(_count_change)
+        return optimizer
 
     def extend(self, optimizer: torch.optim.Optimizer, named: list[tuple[str, Tensor]]) -> None:
         """Give a torch optimiser more parameters, each to the group with its options, schedule and all."""
@@ -84,6 +87,12 @@ class Optimizer:
             torch.nn.utils.clip_grad_norm_(leaves, self.clip_args["clip_norm"])
         if "clip_value" in self.clip_args:
             torch.nn.utils.clip_grad_value_(leaves, self.clip_args["clip_value"])
+
+
+def _count_change(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Count what a fused kernel does as a change of the parameters, which it omits and caches of transforms rely on."""
+    for group in optimizer.param_groups:
+        torch.autograd.graph.increment_version(group["params"])
 
 
 # torch's optimisers that update all parameters in one kernel, which takes a third of the time of a small step

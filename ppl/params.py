@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import tempfile
@@ -179,7 +180,7 @@ class ParamStore:
 
     def _check_constraint(self, name: str, constraint: Any) -> None:
         stored = self._constraints[name]
-        if constraint is None or same_constraint(constraint, stored):
+        if constraint is None or constraints.same(constraint, stored):
             return
         raise ValueError(
             f"param '{name}' has the constraint {constraint_name(stored)}; it cannot be replaced by "
@@ -255,51 +256,51 @@ def encode_constraint(constraint: Any) -> Any:
 
     Raises: ValueError for one that is not made of `ppl.distributions.constraints`.
     """
-    name = _singletons().get(id(constraint))
-    if name is not None:
-        return name
-    if isinstance(constraint, constraints.independent):
-        return ["independent", encode_constraint(constraint.base_constraint), constraint.reinterpreted_batch_ndims]
-    if isinstance(constraint, constraints.cat):
-        return ["cat", [encode_constraint(c) for c in constraint.cseq], constraint.dim, constraint.lengths]
-    if isinstance(constraint, constraints.stack):
-        return ["stack", [encode_constraint(c) for c in constraint.cseq], constraint.dim]
-    cls = type(constraint)
-    for public, thing in vars(constraints).items():
-        if thing is cls:
-            return [public, dict(vars(constraint))]
+    if isinstance(constraint, constraints.Constraint):
+        for name, known in _public().items():
+            if constraints.same(constraint, known):
+                return name
+        for name, known in _public().items():
+            cls = known if isinstance(known, type) else type(known)
+            if callable(known) and constraints.kind(constraint) is cls:
+                arguments = inspect.signature(cls).parameters
+                return [name, {argument: _encode(getattr(constraint, argument)) for argument in arguments}]
     raise ValueError(
         f"the constraint {constraint!r} cannot be written to a file; use one of ppl.distributions.constraints."
     )
+
+
+def _encode(argument: Any) -> Any:
+    if isinstance(argument, constraints.Constraint):
+        return {"constraint": encode_constraint(argument)}
+    return [_encode(part) for part in argument] if isinstance(argument, (list, tuple)) else argument
 
 
 def decode_constraint(code: Any) -> Any:
     """The constraint that `encode_constraint` wrote."""
     if isinstance(code, str):
         return getattr(constraints, code)
-    name, first, *rest = code
-    if name == "independent":
-        return constraints.independent(decode_constraint(first), *rest)
-    if name in ("cat", "stack"):
-        return getattr(constraints, name)([decode_constraint(c) for c in first], *rest)
-    return getattr(constraints, name)(**first)
+    name, arguments = code
+    return getattr(constraints, name)(**{argument: _decode(value) for argument, value in arguments.items()})
 
 
-def _singletons() -> dict[int, str]:
-    return {id(c): name for name, c in vars(constraints).items() if isinstance(c, constraints.Constraint)}
+def _decode(code: Any) -> Any:
+    if isinstance(code, dict):
+        return decode_constraint(code["constraint"])
+    return [_decode(part) for part in code] if isinstance(code, list) else code
 
 
-def same_constraint(a: Any, b: Any) -> bool:
-    """Whether two constraints, or two arguments of constraints, mean the same set."""
-    if a is b:
-        return True
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same_constraint, a, b))
-    if isinstance(a, constraints.Constraint):
-        return vars(a).keys() == vars(b).keys() and all(same_constraint(v, vars(b)[k]) for k, v in vars(a).items())
-    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)
+def _public() -> dict[str, Any]:
+    """What `ppl.distributions.constraints` has by name: constraints, and classes of them."""
+    found = {name: getattr(constraints, name) for name in constraints.__all__}
+    hidden = (constraints.Constraint, constraints.dependent_property)
+    return {
+        name: thing
+        for name, thing in found.items()
+        if thing not in hidden
+        and (isinstance(thing, (constraints.Constraint, type)))
+        and not constraints.is_dependent(thing)
+    }
 
 
 _Scope = tuple[ParamStore, Any]  # a store and the scope around it: linked, so that each thread has its own

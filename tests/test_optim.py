@@ -234,3 +234,12 @@ def test_constrained_parameters_move_in_unconstrained_space():
     svi = svi_with(optim.SGD({"lr": 0.1}), model)
     svi.step()
     assert svi.params["p"].item() == pytest.approx(math.exp(math.log(2.0) - 0.3))
+
+
+def test_a_fused_step_counts_as_a_change_of_the_parameters():
+    leaf = torch.zeros(2, requires_grad=True)
+    optimizer = ppl.optim.Adam({"lr": 0.1}).build([("leaf", leaf)])
+    leaf.grad = torch.ones(2)
+    before = leaf._version
+    optimizer.step()
+    assert leaf._version > before

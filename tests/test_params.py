@@ -7,7 +7,8 @@ import torch
 from torch.distributions import constraints
 
 import ppl
-from ppl.params import decode_constraint, encode_constraint, same_constraint, save_atomically
+from ppl.distributions.constraints import same as same_constraint
+from ppl.params import decode_constraint, encode_constraint, save_atomically
 
 CHOLESKY = torch.tensor([[1.0, 0.0], [0.5, 2.0]])
 CASES = {

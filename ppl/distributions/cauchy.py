@@ -8,8 +8,8 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, ShapeLike
+from ppl.distributions.half import Half
 from ppl.distributions.location_scale import LocationScale
-from ppl.distributions.scalar import Half
 
 _LOG_PI = math.log(math.pi)
 _LOG_HALF_PI = math.log(math.pi / 2)
@@ -66,3 +66,29 @@ class HalfCauchy(Half, torch.distributions.HalfCauchy, Distribution):
     def log_density(z: Tensor) -> Tensor:
         """The log density of a draw of scale 1, at and above 0."""
         return -_LOG_HALF_PI - _log_one_plus_square(z)
+
+    @staticmethod
+    def below(z: Tensor) -> Tensor:
+        """The distribution function of scale 1."""
+        return z.atan() * (2 / math.pi)
+
+    @staticmethod
+    def log_above(z: Tensor) -> Tensor:
+        """log of 1 minus the distribution function of scale 1."""
+        return (torch.atan2(torch.ones_like(z), z) * (2 / math.pi)).log()
+
+    @staticmethod
+    def quantile(q: Tensor) -> Tensor:
+        """The quantile function of scale 1."""
+        return (0.5 * math.pi * q).tan()
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.full_like(self.scale, torch.inf)
+
+    @property
+    def variance(self) -> Tensor:
+        return torch.full_like(self.scale, torch.inf)
+
+    def entropy(self) -> Tensor:
+        return self.scale.log() + math.log(2 * math.pi)

@@ -61,6 +61,7 @@ class Delta(Distribution):
         return self.rsample(sample_shape).detach()
 
     def log_prob(self, value: Tensor) -> Tensor:
+        self._check_form(value)
         here = (value == self.v).flatten(value.dim() - self.event_dim).all(-1) if self.event_dim else value == self.v
         zero = torch.zeros_like(self.log_density)
         return torch.where(here, zero, zero - torch.inf) + self.log_density
@@ -114,6 +115,7 @@ class Unit(Distribution):
         return self.sample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        self._check_form(value)
         return self.log_factor.expand(torch.broadcast_shapes(value.shape[:-1], self.batch_shape))
 
     def score_parts(self, x: Tensor) -> ScoreParts:

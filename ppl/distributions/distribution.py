@@ -10,6 +10,7 @@ Batch dims are independent repetitions; event dims are one draw.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -46,6 +47,33 @@ class DistributionMeta(type):
             if any(is_running() for is_running in validation.is_program_running):
                 return validation.Invalid(error)
             raise
+        except RuntimeError as error:  # torch's, of shapes that do not fit
+            explained = _explained(cls, args, kwargs, error)
+            if explained is None:
+                raise
+            if any(is_running() for is_running in validation.is_program_running):
+                return validation.Invalid(explained)
+            raise explained from error
+
+
+def _explained(cls: type, args: Any, kwargs: Any, error: RuntimeError) -> ValueError | None:
+    """What torch said of arguments that do not fit together, with their names and shapes; None if it is not that."""
+    if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+        return None
+    signatures = (inspect.signature(vars(c)["__init__"]) for c in cls.__mro__ if "__init__" in vars(c))
+    plain = (s for s in signatures if all(p.kind is not p.VAR_POSITIONAL for p in s.parameters.values()))
+    try:
+        arguments = next(plain).bind(None, *args, **kwargs).arguments
+    except TypeError:
+        return None
+    shapes = {name: v.shape for name, v in arguments.items() if isinstance(v, Tensor)}
+    if len(shapes) < 2:
+        return None
+    told = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+    return ValueError(
+        f"{cls.__name__}: the shapes of its arguments do not fit together: {told}. Batch dims must broadcast, counted from "
+        f"the right; add a dim with unsqueeze, or check which dims are meant to be events. (torch: {error})"
+    )
 
 
 class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta):
@@ -93,6 +121,12 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         if not validation.is_trusted():
             validation.check_value(self, value)
 
+    def _check_form(self, value: Tensor) -> None:
+        """Check that a value is a tensor of a shape that fits, for a distribution whose base checks the rest."""
+        if self._validate_args and not validation.is_trusted():
+            validation.check_tensor(self, value)
+            validation.check_shape(self, value)
+
     def _get_checked_instance(self, cls: type, _instance: Any = None) -> Any:
         if _instance is not None:
             return _instance
@@ -134,6 +168,16 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         if not value:
             vars(self)["has_rsample"] = False
         return self
+
+    def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
+        """Draw, differentiably.
+
+        Raises: NotImplementedError for a distribution that cannot.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no reparameterised sampler: use sample(), or call the object, which draws as well "
+            "as it can. (`has_rsample` tells which.)"
+        )
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """All values of a finite discrete support, on a new leftmost dim.

@@ -34,7 +34,7 @@ class ExpandedDistribution(Wraps):
                 "dim must be equal or 1, counted from the right."
             )
         self.base_dist = base_dist
-        super().__init__(batch_shape, base_dist.event_shape, validate_args=False)
+        super().__init__(batch_shape, base_dist.event_shape, validate_args=base_dist._validate_args)
         aligned = (1,) * (len(batch_shape) - len(base)) + tuple(base)
         # dims that the base does not have, or has at size 1: drawn anew as sample dims, then moved into place
         self._fresh = [i for i, (old, new) in enumerate(zip(aligned, batch_shape, strict=True)) if old != new]
@@ -64,6 +64,7 @@ class ExpandedDistribution(Wraps):
         return self._place(self.base_dist.rsample(Size(shape)), len(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
+        self._check_form(value)
         batch = value.shape[: value.dim() - len(self.event_shape)]
         return self.base_dist.log_prob(value).expand(torch.broadcast_shapes(batch, self.batch_shape))
 

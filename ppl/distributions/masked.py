@@ -9,6 +9,7 @@ from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, ScoreParts, ShapeLike, expanded
 from ppl.distributions.lifting import Wraps, lift
+from ppl.distributions.registry import biject_to, transform_to
 
 
 class MaskedDistribution(Wraps):
@@ -45,7 +46,7 @@ class MaskedDistribution(Wraps):
             )
         self._mask = mask
         self.base_dist = expanded(lift(base_dist), batch_shape)
-        super().__init__(batch_shape, base_dist.event_shape, validate_args=False)
+        super().__init__(batch_shape, base_dist.event_shape, validate_args=base_dist._validate_args)
 
     @property
     def given_mask(self) -> Tensor | bool:
@@ -63,6 +64,7 @@ class MaskedDistribution(Wraps):
         return self.base_dist.rsample(Size(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
+        self._check_form(value)
         return masked_log_prob(self.base_dist, value, self._mask)
 
     def score_parts(self, x: Tensor) -> ScoreParts:
@@ -135,9 +137,9 @@ def feasible(d: torch.distributions.Distribution, like: Tensor) -> Tensor:
         support = support.base_constraint  # of a mixture's support, or of a discrete product's
     if not support.is_discrete:
         try:
-            transform = torch.distributions.biject_to(support)
+            transform = biject_to(support)
         except NotImplementedError:  # no bijection to, say, positive definite matrices
-            transform = torch.distributions.transform_to(support)
+            transform = transform_to(support)
         shape = transform.inverse_shape(d.event_shape)
         point: Tensor = transform(torch.zeros(shape, dtype=_float_dtype(like), device=like.device))
         if hasattr(support, "lower_bound"):  # an interval may have an infinite end

@@ -6,7 +6,7 @@ import torch.distributions as td
 from torch import Size, Tensor
 
 from ppl.distributions.composed import Composed
-from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape, forceable
+from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape
 
 
 class Dirichlet(td.Dirichlet, Distribution):
@@ -61,9 +61,3 @@ class Wishart(td.Wishart, Distribution):
 
 class MixtureSameFamily(td.MixtureSameFamily, Distribution):
     """A mixture along the last batch dim of `component_distribution`."""
-
-
-class TransformedDistribution(td.TransformedDistribution, Distribution):
-    """The image of a distribution under one or more transforms."""
-
-    has_rsample = forceable(td.TransformedDistribution.has_rsample)

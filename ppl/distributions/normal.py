@@ -8,10 +8,12 @@ from typing import cast
 import torch
 from torch import Size, Tensor
 
+from ppl.distributions.bounded import Bounded, keep_positive
 from ppl.distributions.distribution import Distribution, ShapeLike
+from ppl.distributions.half import Half
 from ppl.distributions.location_scale import LocationScale
 from ppl.distributions.noise import normal
-from ppl.distributions.scalar import Half, Scalar
+from ppl.tensors.special import log_ndtr
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _HALF_LOG_HALF_PI = 0.5 * math.log(math.pi / 2)
@@ -34,10 +36,10 @@ class Normal(LocationScale, torch.distributions.Normal, Distribution):
         return cast(Tensor, torch.special.ndtr(z))
 
     def _log_cdf(self, z: Tensor) -> Tensor:
-        return cast(Tensor, torch.special.log_ndtr(z))
+        return log_ndtr(z)
 
     def _log_survival(self, z: Tensor) -> Tensor:
-        return cast(Tensor, torch.special.log_ndtr(-z))
+        return log_ndtr(-z)
 
     def _icdf(self, q: Tensor) -> Tensor:
         return cast(Tensor, torch.special.ndtri(q))
@@ -52,10 +54,9 @@ class Normal(LocationScale, torch.distributions.Normal, Distribution):
         return 0.5 + _HALF_LOG_2PI
 
 
-class LogNormal(Scalar, torch.distributions.LogNormal, Distribution):
+class LogNormal(Bounded, torch.distributions.LogNormal, Distribution):
     """The exponential of a normal draw with mean `loc` and standard deviation `scale`."""
 
-    expands_without_init = True
     parameters = ("loc", "scale")
     loc = _FIELD
     scale = _FIELD
@@ -70,14 +71,40 @@ class LogNormal(Scalar, torch.distributions.LogNormal, Distribution):
         return Normal(self.loc, self.scale, validate_args=False)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        return torch.addcmul(self.loc, normal(self.loc, sample_shape), self.scale).exp()
+        return keep_positive(torch.addcmul(self.loc, normal(self.loc, sample_shape), self.scale).exp())
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        log = value.log()
+    def _standardised(self, x: Tensor) -> Tensor:
+        return (x.log() - self.loc) / self.scale
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        log = x.log()
         z = (log - self.loc) / self.scale
         return torch.addcmul(-_HALF_LOG_2PI - self.scale.log() - log, z, z, value=-0.5)
+
+    def _log_cdf(self, x: Tensor) -> Tensor:
+        return log_ndtr(self._standardised(x))
+
+    def _log_survival(self, x: Tensor) -> Tensor:
+        return log_ndtr(-self._standardised(x))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        return keep_positive((self.loc + self.scale * torch.special.ndtri(value)).exp())
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.loc + 0.5 * self.scale.square()).exp()
+
+    @property
+    def mode(self) -> Tensor:
+        return (self.loc - self.scale.square()).exp()
+
+    @property
+    def variance(self) -> Tensor:
+        spread = self.scale.square()
+        return torch.expm1(spread) * (2 * self.loc + spread).exp()
+
+    def entropy(self) -> Tensor:
+        return 0.5 + _HALF_LOG_2PI + self.scale.log() + self.loc
 
 
 class HalfNormal(Half, torch.distributions.HalfNormal, Distribution):
@@ -90,3 +117,29 @@ class HalfNormal(Half, torch.distributions.HalfNormal, Distribution):
     def log_density(z: Tensor) -> Tensor:
         """The log density of a draw of scale 1, at and above 0."""
         return -_HALF_LOG_HALF_PI - 0.5 * z * z
+
+    @staticmethod
+    def below(z: Tensor) -> Tensor:
+        """The distribution function of scale 1."""
+        return torch.erf(z * math.sqrt(0.5))
+
+    @staticmethod
+    def log_above(z: Tensor) -> Tensor:
+        """log of 1 minus the distribution function of scale 1."""
+        return log_ndtr(-z) + math.log(2)
+
+    @staticmethod
+    def quantile(q: Tensor) -> Tensor:
+        """The quantile function of scale 1."""
+        return torch.erfinv(q) * math.sqrt(2)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.scale * math.sqrt(2 / math.pi)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.scale.square() * (1 - 2 / math.pi)
+
+    def entropy(self) -> Tensor:
+        return self.scale.log() + 0.5 + _HALF_LOG_HALF_PI

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from numbers import Number
 from typing import Any, cast
 
@@ -94,38 +93,6 @@ class Scalar:
             if name not in cls.parameters:
                 raise ValueError(f"{cls.__name__} has no argument '{name}'; it has {', '.join(cls.parameters)}.")
         return broadcast_shape(*(Size(s) for s in arg_shapes.values())), Size()
-
-
-class Half(Scalar):
-    """The absolute value of a draw around 0. A subclass gives `whole`, `noise` and `log_density`."""
-
-    expands_without_init = True
-    parameters = ("scale",)
-    scale = cast(Tensor, None)  # stands where torch has a property, so that the object's own field is found
-    transforms: Any = (torch.distributions.transforms.AbsTransform(),)
-    whole: type[torch.distributions.Distribution]  # the family before the absolute value is taken
-    noise: Callable[[Tensor, ShapeLike], Tensor]  # draws of scale 1, shaped like a tensor
-    log_density: Callable[[Tensor], Tensor]  # of a draw of scale 1, at and above 0
-
-    def __init__(self, scale: Tensor | float, validate_args: bool | None = None) -> None:
-        self._take((scale,), validate_args)
-
-    def _before(self) -> Any:
-        whole: Any = self.whole
-        return whole(torch.zeros_like(self.scale), self.scale, validate_args=False)
-
-    base_dist: Any = property(_before, doc="The distribution before the absolute value is taken.")
-
-    def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        """Draw, differentiably."""
-        return (self.noise(self.scale, sample_shape) * self.scale).abs()
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density, -inf below 0."""
-        this: Any = self
-        if this._validate_args:
-            this._validate_sample(value)
-        return torch.where(value >= 0, self.log_density(value / self.scale) - self.scale.log(), -torch.inf)
 
 
 def _as_tensor(number: Any, like: Tensor) -> Tensor:

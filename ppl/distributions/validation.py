@@ -177,18 +177,24 @@ def check_value(d: torch.distributions.Distribution, value: object) -> None:
 
     Raises: ValueError naming the distribution, what was expected and what came.
     """
+    tensor = check_tensor(d, value)
+    check_shape(d, tensor)
+    entries = bad_entries(d, tensor)
+    if entries is not None:
+        raise ValueError(
+            f"{type(d).__name__}: the value must lie in the support {constraint_name(d.support)}, "
+            f"but {describe_entries(entries, tensor.expand(entries.shape + d.event_shape))}."
+        )
+
+
+def check_tensor(d: torch.distributions.Distribution, value: object) -> Tensor:
+    """The value, if it is a tensor; ValueError otherwise."""
     if not isinstance(value, Tensor):
         raise ValueError(
             f"{type(d).__name__}: a value must be a torch.Tensor, but got {type(value).__name__}; "
             "write torch.as_tensor(value)."
         )
-    check_shape(d, value)
-    entries = bad_entries(d, value)
-    if entries is not None:
-        raise ValueError(
-            f"{type(d).__name__}: the value must lie in the support {constraint_name(d.support)}, "
-            f"but {describe_entries(entries, value.expand(entries.shape + d.event_shape))}."
-        )
+    return value
 
 
 def check_dtype(d: torch.distributions.Distribution, value: Tensor) -> None:

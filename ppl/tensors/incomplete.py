@@ -34,7 +34,7 @@ def _log_integral(phi: Callable[[Tensor], Tensor], slope: Tensor, curvature: Ten
 
 def log_gamma_tails(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """log of the regularised incomplete gamma functions P(a, x) and Q(a, x), for a > 0 and x >= 0."""
-    a, x = torch.broadcast_tensors(a, x)
+    a, x = torch.broadcast_tensors(a, x.clamp(max=torch.finfo(x.dtype).max / 4))
     tiny = torch.finfo(x.dtype).tiny
     is_low, is_high = x <= a + 1, x > a.clamp(min=0.7)  # the upper integral has two scales where x is small
     t = torch.where(is_low, x.clamp(min=tiny), 0.5 * a)

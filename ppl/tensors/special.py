@@ -91,6 +91,13 @@ def times_log_ratio(x: Tensor, m: Tensor, where: Tensor) -> Tensor:
     return x * log_ratio
 
 
+def log_ratio(x: Tensor, m: Tensor) -> Tensor:
+    """log(x / m) for x, m > 0, keeping all digits where the two are close."""
+    gap = x - m
+    near = gap.abs() < 0.5 * m
+    return torch.where(near, torch.log1p(torch.where(near, gap, 0.0) / m), x.log() - m.log())
+
+
 def log_beta(a: Tensor, b: Tensor) -> Tensor:
     """log B(a, b) for a, b > 0, however small, large or different they are."""
     ordered = a < b  # not minimum and maximum, whose derivatives are halved at equality

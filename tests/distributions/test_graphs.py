@@ -80,7 +80,8 @@ def test_gradients_become_a_graph(case: Case) -> None:
 
 
 @named([case for case in CASES if not case.batch])
-def test_compiles(case: Case) -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiles(case: Case, backend: str) -> None:
     params, x = case.tensors(), draw(case)
 
     def program(params: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
@@ -89,7 +90,7 @@ def test_compiles(case: Case) -> None:
     torch._dynamo.reset()
     with dist.validation_enabled(False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # dynamo's own
-        got = torch.compile(program, backend="aot_eager")(params, x)
+        got = torch.compile(program, backend=backend)(params, x)
         assert same(got, program(params, x))
 
 

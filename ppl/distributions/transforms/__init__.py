@@ -1,3 +1,135 @@
-"""Invertible maps with known Jacobians."""
+"""Invertible maps with known Jacobians.
 
-from torch.distributions.transforms import *  # noqa: F403
+`Transform` is the base, `TransformModule` that of those with learnable parameters.
+"""
+
+from ppl.distributions.transforms.blocks import CatTransform, CatTransformModule, StackTransform, StackTransformModule
+from ppl.distributions.transforms.bounded import GreaterThanTransform, IntervalTransform, LessThanTransform
+from ppl.distributions.transforms.cholesky import (
+    CholeskyTransform,
+    CorrCholeskyTransform,
+    CorrMatrixCholeskyTransform,
+    LowerCholeskyAffine,
+    LowerCholeskyTransform,
+    PositiveDefiniteTransform,
+    ScaledUnitLowerCholeskyTransform,
+    SoftplusLowerCholeskyTransform,
+    UnitLowerCholeskyTransform,
+)
+from ppl.distributions.transforms.compose import (
+    ComposeTransform,
+    ComposeTransformModule,
+    IndependentTransform,
+    IndependentTransformModule,
+)
+from ppl.distributions.transforms.conditional import (
+    ConditionalComposeTransformModule,
+    ConditionalTransform,
+    ConditionalTransformModule,
+    ConstantConditionalTransform,
+    ConstantConditionalTransformModule,
+)
+from ppl.distributions.transforms.elementwise import (
+    AbsTransform,
+    AffineTransform,
+    ComplexTransform,
+    CumulativeDistributionTransform,
+    ELUTransform,
+    ExpTransform,
+    IdentityTransform,
+    LeakyReLUTransform,
+    PositivePowerTransform,
+    PowerTransform,
+    SigmoidTransform,
+    SoftplusTransform,
+    TanhTransform,
+    elu,
+    identity_transform,
+    leaky_relu,
+)
+from ppl.distributions.transforms.fourier import (
+    CirculantTransform,
+    DiscreteCosineTransform,
+    HaarTransform,
+    PackRealFastFourierCoefficientsTransform,
+    RealFastFourierTransform,
+)
+from ppl.distributions.transforms.module import InverseModule, TransformModule
+from ppl.distributions.transforms.shape import Permute, PermuteTransform, ReshapeTransform, UnpackTransform, permute
+from ppl.distributions.transforms.simplex import (
+    L1BallTransform,
+    Normalize,
+    OrderedTransform,
+    PositiveOrderedTransform,
+    SimplexToOrderedTransform,
+    SoftmaxTransform,
+    StickBreakingTransform,
+    ZeroSumTransform,
+)
+from ppl.distributions.transforms.transform import Inverse, Transform
+
+__all__ = [
+    "AbsTransform",
+    "AffineTransform",
+    "CatTransform",
+    "CatTransformModule",
+    "CholeskyTransform",
+    "CirculantTransform",
+    "ComplexTransform",
+    "ComposeTransform",
+    "ComposeTransformModule",
+    "ConditionalComposeTransformModule",
+    "ConditionalTransform",
+    "ConditionalTransformModule",
+    "ConstantConditionalTransform",
+    "ConstantConditionalTransformModule",
+    "CorrCholeskyTransform",
+    "CorrMatrixCholeskyTransform",
+    "CumulativeDistributionTransform",
+    "DiscreteCosineTransform",
+    "ELUTransform",
+    "ExpTransform",
+    "GreaterThanTransform",
+    "HaarTransform",
+    "IdentityTransform",
+    "IndependentTransform",
+    "IndependentTransformModule",
+    "IntervalTransform",
+    "Inverse",
+    "InverseModule",
+    "L1BallTransform",
+    "LeakyReLUTransform",
+    "LessThanTransform",
+    "LowerCholeskyAffine",
+    "LowerCholeskyTransform",
+    "Normalize",
+    "OrderedTransform",
+    "PackRealFastFourierCoefficientsTransform",
+    "Permute",
+    "PermuteTransform",
+    "PositiveDefiniteTransform",
+    "PositiveOrderedTransform",
+    "PositivePowerTransform",
+    "PowerTransform",
+    "RealFastFourierTransform",
+    "ReshapeTransform",
+    "ScaledUnitLowerCholeskyTransform",
+    "SigmoidTransform",
+    "SimplexToOrderedTransform",
+    "SoftmaxTransform",
+    "SoftplusLowerCholeskyTransform",
+    "SoftplusTransform",
+    "StackTransform",
+    "StackTransformModule",
+    "StickBreakingTransform",
+    "TanhTransform",
+    "Transform",
+    "TransformModule",
+    "UnitLowerCholeskyTransform",
+    "UnpackTransform",
+    "ZeroSumTransform",
+    "elu",
+    "identity_transform",
+    "leaky_relu",
+    "permute",
+]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl.distributions import biject_to, transforms
+from ppl.distributions import biject_to
 from ppl.handlers import block, mask, plate, substitute, trace
 from ppl.infer.initialization import init_to_median
 from ppl.site import Frame, Site
@@ -32,27 +32,13 @@ class Latent:
     @classmethod
     def of(cls, site: Site) -> Latent:
         """From a site of the first run."""
-        transform = simplified(biject_to(site.fn.support))
+        transform = biject_to(site.fn.support)
         return cls(site, transform, transform.inv(site.tensor.detach()))
 
     @property
     def event(self) -> int:
         """The number of event dims of the value mapped to the reals."""
         return self.first.dim() - len(self.site.fn.batch_shape)
-
-
-def simplified(transform: Any) -> Any:
-    """A transform without parts that change nothing, such as the shift by 0 that torch adds for lower bounds."""
-    if not isinstance(transform, transforms.ComposeTransform):
-        return transform
-    parts = [part for part in transform.parts if not _is_identity(part)]
-    return parts[0] if len(parts) == 1 else transforms.ComposeTransform(parts)
-
-
-def _is_identity(part: Any) -> bool:
-    if not isinstance(part, transforms.AffineTransform):
-        return False
-    return all(isinstance(x, (int, float)) for x in (part.loc, part.scale)) and (part.loc, part.scale) == (0, 1)
 
 
 class AutoGuide(nn.Module, ABC):
