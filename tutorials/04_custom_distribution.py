@@ -15,7 +15,7 @@ from torch.distributions import constraints
 import ppl
 import ppl.distributions as dist
 from ppl.infer import SVI, Predictive, Trace_ELBO
-from ppl.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from ppl.infer.autoguide import AutoNormal
 
 SHORT = bool(os.environ.get("PPL_TUTORIAL_SHORT"))
 torch.set_default_dtype(torch.float64)
@@ -96,9 +96,9 @@ def lengths(days=None, family=LogLogistic):
         return ppl.sample("days", family(median, power), obs=days)
 
 
-def fit(model, *args, guide=AutoNormal, num_steps=None):
-    guide = guide(model)
-    num_steps = num_steps or (400 if SHORT else 2000)
+def fit(model, *args):
+    guide = AutoNormal(model)
+    num_steps = 400 if SHORT else 2000
     rate = {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.05}, "gamma": 0.02 ** (1 / num_steps)}
     svi = SVI(model, guide, ppl.optim.ExponentialLR(rate), Trace_ELBO(num_particles=4, vectorize_particles=True))
     svi.run(num_steps, *args, progress_bar=False)
@@ -170,7 +170,7 @@ def exact_two_kinds(days):
     return [((weight * v).sum() / weight.sum()).item() for v in (low, high)]
 
 
-guide = fit(two_kinds, days, guide=AutoMultivariateNormal)
+guide = fit(two_kinds, days)
 draws = Predictive(guide, num_samples=2000)(days)["scale"].sort(-1).values.mean(0)
 low, high = exact_two_kinds(days)
 print(f"two kinds of strikes: {draws[0]:.1f} and {draws[1]:.1f} days on average (exact: {low:.1f} and {high:.1f})")

@@ -122,11 +122,7 @@ from ppl.distributions.truncated_families import (
     TwoSidedTruncatedGamma,
 )
 from ppl.distributions.uniform import ContinuousBernoulli, LogUniform, Uniform
-from ppl.distributions.validation import (
-    enable_validation,
-    is_validation_enabled,
-    validation_enabled,
-)
+from ppl.distributions.validation import enable_validation, is_validation_enabled, validation_enabled
 from ppl.distributions.von_mises import VonMises
 from ppl.distributions.weibull import Dagum, Gompertz, Weibull
 from ppl.distributions.wishart import Wishart, WishartCholesky

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
 
-from ppl.distributions.count import Count, common_number, integer, summed_entropy
+from ppl.distributions import constraints
+from ppl.distributions.count import Count, common_number, summed_entropy
 from ppl.distributions.distribution import Distribution
 from ppl.tensors.count_draws import draw_binomial, draw_gamma_poisson, draw_log_gamma
 from ppl.tensors.mass import log_beta_binomial
@@ -87,7 +87,7 @@ class ExtendedBetaBinomial(BetaBinomial):
         "concentration0": constraints.positive,
         "total_count": constraints.real,
     }
-    support = integer
+    support: Any = constraints.integer
     has_enumerate_support = False
 
     def log_prob(self, value: Tensor) -> Tensor:

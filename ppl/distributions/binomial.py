@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import torch.distributions as td
 from torch import Size, Tensor
-from torch.distributions import constraints
 
-from ppl.distributions.count import common_number, integer, summed_entropy
+from ppl.distributions import constraints
+from ppl.distributions.count import common_number, summed_entropy
 from ppl.distributions.distribution import Distribution
 from ppl.distributions.odds import Odds
 from ppl.tensors.count_draws import draw_binomial
@@ -86,7 +86,7 @@ class ExtendedBinomial(Binomial):
         "probs": constraints.unit_interval,
         "logits": constraints.real,
     }
-    support = integer
+    support: Any = constraints.integer
     has_enumerate_support = False
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import torch.distributions as td
 from torch import Size, Tensor
-from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, pad
 
+from ppl.distributions import constraints
 from ppl.distributions.choice import Choice
 from ppl.distributions.count import along_batch
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
@@ -54,15 +54,6 @@ def _gather(table: Tensor, index: Tensor) -> Tensor:
     return table.expand((*batch, -1)).gather(-1, index.expand((*batch, 1))).squeeze(-1)
 
 
-class _OrderedVector(constraints.Constraint):
-    """Vectors whose entries increase."""
-
-    event_dim = 1
-
-    def check(self, value: Tensor) -> Tensor:
-        return (value.diff(dim=-1) > 0).all(-1)
-
-
 class OrderedLogistic(Categorical):
     """Which of K ordered categories a logistic variable around `predictor` falls into, cut at K - 1 thresholds.
 
@@ -72,7 +63,7 @@ class OrderedLogistic(Categorical):
     Shapes: predictor (*batch), cutpoints (*batch, K - 1) in increasing order.
     """
 
-    arg_constraints = {"predictor": constraints.real, "cutpoints": _OrderedVector()}
+    arg_constraints = {"predictor": constraints.real, "cutpoints": constraints.ordered_vector}
 
     def __init__(self, predictor: Tensor | float, cutpoints: Tensor, validate_args: bool | None = None) -> None:
         cutpoints = torch.as_tensor(cutpoints)

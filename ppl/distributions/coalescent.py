@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import Transform, biject_to, transform_to
 from torch.distributions.constraints import Constraint
 
 from ppl.distributions import constraints
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
+from ppl.distributions.registry import biject_to, transform_to
+from ppl.distributions.transforms.transform import Transform
 
 _VECTOR = constraints.independent(constraints.positive, 1)
 
@@ -60,11 +61,6 @@ class CoalescentTimesTransform(Transform):
     def codomain(self) -> Any:  # type: ignore[override]
         return CoalescentTimesConstraint(self.leaf_times)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, CoalescentTimesTransform) and torch.equal(self.leaf_times, other.leaf_times)
-
-    __hash__ = object.__hash__
-
     def _latest(self) -> Tensor:
         return self.leaf_times.sort(-1, descending=True).values[..., 1:]
 
@@ -93,8 +89,8 @@ class CoalescentTimesTransform(Transform):
         return Size(shape)
 
 
-@biject_to.register(CoalescentTimesConstraint)  # type: ignore[untyped-decorator]
-@transform_to.register(CoalescentTimesConstraint)  # type: ignore[untyped-decorator]
+@biject_to.register(CoalescentTimesConstraint)
+@transform_to.register(CoalescentTimesConstraint)
 def _to_coalescent_times(constraint: CoalescentTimesConstraint) -> Transform:
     return CoalescentTimesTransform(constraint.leaf_times)
 

@@ -7,22 +7,9 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
 
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.scalar import Scalar
-
-
-class _Integer(constraints.Constraint):
-    """All integers."""
-
-    is_discrete = True
-
-    def check(self, value: Tensor) -> Tensor:
-        return value == value.floor() if value.is_floating_point() else torch.ones_like(value, dtype=torch.bool)
-
-
-integer = _Integer()
 
 
 class Count(Scalar):

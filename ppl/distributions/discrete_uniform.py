@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
 
-from ppl.distributions.count import Count, along_batch, common_number, integer
+from ppl.distributions import constraints
+from ppl.distributions.count import Count, along_batch, common_number
 from ppl.distributions.distribution import Distribution
 from ppl.distributions.validation import InvalidArgument, describe_entries
 
@@ -19,7 +19,7 @@ class DiscreteUniform(Count, Distribution):
     Raises: ValueError where low is above high.
     """
 
-    arg_constraints = {"low": integer, "high": integer}
+    arg_constraints = {"low": constraints.integer, "high": constraints.integer}
     has_enumerate_support = True
     _kept = ("_ends", "_is_integral")
     parameters = ("low", "high")

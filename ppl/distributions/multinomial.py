@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.distributions as td
 from torch import Size, Tensor
-from torch.distributions import constraints
 
+from ppl.distributions import constraints
 from ppl.distributions.choice import Choice
 from ppl.distributions.count import common_number
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
@@ -29,7 +29,10 @@ class _Counts:
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)
     def support(self) -> Any:
-        return constraints.multinomial(math.inf if self.total_count is None else self.total_count)
+        if self.total_count is None:
+            return constraints.independent(constraints.nonnegative_integer, 1)
+        exactly: Any = constraints.multinomial
+        return exactly(self.total_count)
 
     @property
     def cardinality(self) -> int:

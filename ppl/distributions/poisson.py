@@ -35,8 +35,8 @@ class Poisson(Count, td.Poisson, Distribution):
         value, rate = torch.broadcast_tensors(value, self.rate)
         shape, value, rate = value.shape, value.reshape(-1), rate.reshape(-1)
         places = value.nonzero(as_tuple=True)
-        filled: Tensor = (-rate).index_put(places, _log_mass(value[places], rate[places]))
-        return filled.reshape(shape)
+        log_mass: Tensor = (-rate).index_put(places, _log_mass(value[places], rate[places]))
+        return log_mass.reshape(shape)
 
     def _cumulative(self, value: Tensor) -> Tensor:
         sure = self.rate == 0

@@ -51,7 +51,8 @@ def _poisson(x: mp.mpf, rate: mp.mpf, **_: bool) -> mp.mpf:
 
 
 def _negative(x: mp.mpf, r: mp.mpf, log_p: mp.mpf, log_q: mp.mpf) -> mp.mpf:
-    return mp.loggamma(x + r) - mp.loggamma(r) - mp.loggamma(x + 1) + x * log_p + r * log_q
+    with mp.workdps(120):  # for counts of 1e40
+        return mp.loggamma(x + r) - mp.loggamma(r) - mp.loggamma(x + 1) + x * log_p + r * log_q
 
 
 def _negative_probs(x: mp.mpf, total_count: mp.mpf, probs: mp.mpf) -> mp.mpf:
@@ -59,7 +60,8 @@ def _negative_probs(x: mp.mpf, total_count: mp.mpf, probs: mp.mpf) -> mp.mpf:
 
 
 def _negative_logits(x: mp.mpf, total_count: mp.mpf, logits: mp.mpf) -> mp.mpf:
-    return _negative(x, total_count, *_log_odds(logits))
+    with mp.workdps(120):
+        return _negative(x, total_count, *_log_odds(logits))
 
 
 def _gamma_poisson(x: mp.mpf, concentration: mp.mpf, rate: mp.mpf) -> mp.mpf:
