@@ -115,6 +115,19 @@ def test_enumeration(tmp_path):
     assert agree > 85
 
 
+def test_custom_distribution(tmp_path):
+    text, _ = run("04_custom_distribution.py", tmp_path)
+    assert "the density integrates to 1.000000" in text
+    assert "LogLogistic: argument 'scale' must satisfy positive" in text
+    fitted = numbers(r"fitted ([+-]\d\.\d+) exact sd from it", text)
+    assert len(fitted) == 2 and all(abs(error) < 0.6 for (error,) in fitted)
+    ((a, b, low, high),) = numbers(
+        r"strikes: (\d+\.\d) and (\d+\.\d) days on average \(exact: (\d+\.\d) and (\d+\.\d)\)", text
+    )
+    assert a == pytest.approx(low, abs=3) and b == pytest.approx(high, abs=6)
+    assert "LogDensity cannot be sampled" in text and "all within 3: True" in text
+
+
 def test_normalizing_flows(tmp_path):
     text, _ = run("05_normalizing_flows.py", tmp_path)
     ((normal, flow),) = [
@@ -131,7 +144,7 @@ def test_normalizing_flows(tmp_path):
 
 
 def test_these_are_all_the_tutorials():
-    assert [path.name[:2] for path in SCRIPTS] == ["00", "01", "02", "03", "05"]
+    assert [path.name[:2] for path in SCRIPTS] == ["00", "01", "02", "03", "04", "05"]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

@@ -314,4 +314,3 @@ for values in itertools.product((0.0, 1.0), repeat=5):
 by_hand = torch.tensor(total).logsumexp(0).item()
 print(f"in a loop: {log_evidence(crossed_in_a_loop):.6f}, brute force {by_hand:.6f}")
 assert abs(log_evidence(crossed_in_a_loop) - by_hand) < 1e-10
-print("\nThat is all of the tutorials: now bring a model of your own.")

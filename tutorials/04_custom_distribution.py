@@ -14,7 +14,7 @@ from torch.distributions import constraints
 
 import ppl
 import ppl.distributions as dist
-from ppl.infer import SVI, Predictive, Trace_ELBO
+from ppl.infer import SVI, Predictive, Trace_ELBO, init_to_value
 from ppl.infer.autoguide import AutoNormal
 
 SHORT = bool(os.environ.get("PPL_TUTORIAL_SHORT"))
@@ -96,10 +96,10 @@ def lengths(days=None, family=LogLogistic):
         return ppl.sample("days", family(median, power), obs=days)
 
 
-def fit(model, *args):
-    guide = AutoNormal(model)
+def fit(model, *args, **start):
+    guide = AutoNormal(model, init_loc_fn=init_to_value(values=start))
     num_steps = 400 if SHORT else 2000
-    rate = {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.05}, "gamma": 0.02 ** (1 / num_steps)}
+    rate = {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.1}, "gamma": 0.01 ** (1 / num_steps)}
     svi = SVI(model, guide, ppl.optim.ExponentialLR(rate), Trace_ELBO(num_particles=4, vectorize_particles=True))
     svi.run(num_steps, *args, progress_bar=False)
     return guide
@@ -137,7 +137,7 @@ print(
 #
 # `LogDensity` makes any function of a value a distribution. Say where its values lie; a sampler is needed only where
 # something must be drawn. Here a prior that keeps two rates apart, which repel each other: no family has it, and nobody
-# knows its normalising constant.
+# knows its normalising constant. (Without a sampler there is no draw to start from either, so the fit is told where.)
 
 # %%
 heading("2. A density without a name")
@@ -170,7 +170,7 @@ def exact_two_kinds(days):
     return [((weight * v).sum() / weight.sum()).item() for v in (low, high)]
 
 
-guide = fit(two_kinds, days)
+guide = fit(two_kinds, days, scale=torch.tensor([10.0, 50.0]))
 draws = Predictive(guide, num_samples=2000)(days)["scale"].sort(-1).values.mean(0)
 low, high = exact_two_kinds(days)
 print(f"two kinds of strikes: {draws[0]:.1f} and {draws[1]:.1f} days on average (exact: {low:.1f} and {high:.1f})")
