@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import Transform, biject_to, transform_to
+from torch.distributions import Transform
 from torch.distributions.constraints import Constraint
 
 from ppl.distributions import constraints
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
+from ppl.distributions.registry import biject_to, transform_to
 
 _VECTOR = constraints.independent(constraints.positive, 1)
 
@@ -93,8 +94,8 @@ class CoalescentTimesTransform(Transform):
         return Size(shape)
 
 
-@biject_to.register(CoalescentTimesConstraint)  # type: ignore[untyped-decorator]
-@transform_to.register(CoalescentTimesConstraint)  # type: ignore[untyped-decorator]
+@biject_to.register(CoalescentTimesConstraint)
+@transform_to.register(CoalescentTimesConstraint)
 def _to_coalescent_times(constraint: CoalescentTimesConstraint) -> Transform:
     return CoalescentTimesTransform(constraint.leaf_times)
 
