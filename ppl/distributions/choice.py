@@ -44,10 +44,11 @@ class Choice(Distribution):
         fields["_validate_args"] = check
         if check and weights.numel():
             # an extreme is NaN where anything is: an entry, or all of them after infinite or empty totals
+            normalised: Tensor = getattr(self, name)
             if name == "logits":
-                sure = bool(self.logits.max() <= 0)
+                sure = bool(normalised.max() <= 0)
             else:
-                sure = bool(weights.min() >= 0) and bool(self.probs.max() <= 1.001)
+                sure = bool(weights.min() >= 0) and bool(normalised.max() <= 1.001)
             if not sure:
                 validation.check_arguments(self)
 

@@ -145,6 +145,9 @@ def feasible(d: torch.distributions.Distribution, like: Tensor) -> Tensor:
         if hasattr(support, "lower_bound"):  # an interval may have an infinite end
             point = torch.where(point.isfinite(), point, support.lower_bound)
         return point.detach().to(like.dtype)
+    if isinstance(support, torch.distributions.constraints.multinomial):  # every draw of the first category
+        total = torch.as_tensor(support.upper_bound, dtype=like.dtype, device=like.device)
+        return total.unsqueeze(-1) * (torch.arange(d.event_shape[-1], device=like.device) == 0)
     if not hasattr(support, "lower_bound") and d.has_enumerate_support:
         return d.enumerate_support(expand=False)[0].to(like.dtype)
     low = getattr(support, "lower_bound", 0)
