@@ -72,9 +72,10 @@ from ppl.distributions.logistic import Logistic, SkewLogistic
 from ppl.distributions.logistic_normal import LogisticNormal
 from ppl.distributions.low_rank_normal import LowRankMultivariateNormal
 from ppl.distributions.masked import MaskedDistribution
+from ppl.distributions.masked_mixture import MaskedMixture
 from ppl.distributions.matching import OneOneMatching, OneTwoMatching
 from ppl.distributions.matrix_normal import MatrixNormal
-from ppl.distributions.mixture import MaskedMixture, Mixture, MixtureGeneral, MixtureSameFamily
+from ppl.distributions.mixture import Mixture, MixtureGeneral, MixtureSameFamily
 from ppl.distributions.multinomial import DirichletMultinomial, Multinomial
 from ppl.distributions.multivariate_normal import MultivariateNormal
 from ppl.distributions.multivariate_student import MultivariateStudentT

@@ -252,6 +252,16 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
             return ScoreParts(log_prob, 0.0, log_prob)
         return ScoreParts(log_prob, log_prob, 0.0)
 
+    def conjugate_update(self, other: Any) -> tuple[Any, Tensor]:
+        """This density times another one in the same variable, as a distribution and the log integral of the product.
+
+        Raises: NotImplementedError for a pair that has no such form.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no closed form for its product with {type(other).__name__}; Beta, Dirichlet, Gamma "
+            "and GaussianHMM have one with their own kind."
+        )
+
     @classmethod
     def infer_shapes(cls, **arg_shapes: ShapeLike) -> tuple[Size, Size]:
         """Batch and event shape from the shapes of the arguments; no tensor is made.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions.distribution import Distribution, ShapeLike
+from ppl.distributions.distribution import Distribution, ScoreParts, ShapeLike
 from ppl.distributions.lifting import Wraps, lift
 
 
@@ -21,6 +21,7 @@ class ExpandedDistribution(Wraps):
     """
 
     arg_constraints = {}
+    base_dist: Distribution
 
     def __init__(self, base_dist: torch.distributions.Distribution, batch_shape: ShapeLike) -> None:
         batch_shape = Size(batch_shape)
@@ -33,7 +34,7 @@ class ExpandedDistribution(Wraps):
                 f"{type(base_dist).__name__}: batch shape {tuple(base)} does not expand to {tuple(batch_shape)}; each "
                 "dim must be equal or 1, counted from the right."
             )
-        self.base_dist = base_dist
+        self.base_dist = lift(base_dist)
         super().__init__(batch_shape, base_dist.event_shape, validate_args=base_dist._validate_args)
         aligned = (1,) * (len(batch_shape) - len(base)) + tuple(base)
         # dims that the base does not have, or has at size 1: drawn anew as sample dims, then moved into place
@@ -72,6 +73,11 @@ class ExpandedDistribution(Wraps):
     def cardinality(self) -> int:
         """The base's number of values."""
         return lift(self.base_dist).cardinality
+
+    def score_parts(self, x: Tensor) -> ScoreParts:
+        parts = self.base_dist.score_parts(x)
+        batch = torch.broadcast_shapes(x.shape[: x.dim() - len(self.event_shape)], self.batch_shape)
+        return ScoreParts(*(p.expand(batch) if isinstance(p, Tensor) else p for p in parts))  # type: ignore[arg-type]
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         values: Tensor = self.base_dist.enumerate_support(expand=False)

@@ -74,3 +74,28 @@ def test_enumeration_of_a_batch_of_samples() -> None:
 def test_shapes_that_do_not_fit_are_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"Normal: batch shape \(3,\) does not expand to"):
         dist.ExpandedDistribution(dist.Normal(torch.zeros(3), 1.0), shape)
+
+
+def test_score_parts_of_a_partly_reparameterised_base_survive():
+    class Partly(dist.Normal):
+        """Draws with a score part of its own, and an __init__ that torch's expand cannot call."""
+
+        def __init__(self, loc, extra):
+            super().__init__(loc, 1.0)
+            self.extra = extra
+
+        def score_parts(self, x):
+            log_prob = self.log_prob(x)
+            return dist.ScoreParts(log_prob, 0.3 * log_prob, 0.7 * log_prob)
+
+    d = dist.ExpandedDistribution(Partly(torch.zeros(2), None), (3, 2))
+    x = d.rsample()
+    parts = d.score_parts(x)
+    assert all(part.shape == (3, 2) for part in parts)
+    assert torch.allclose(parts.score_function, 0.3 * d.log_prob(x))
+    assert torch.allclose(parts.entropy_term, 0.7 * d.log_prob(x))
+
+
+def test_products_without_a_closed_form_say_so():
+    with pytest.raises(NotImplementedError, match=r"Normal has no closed form for its product with Gamma"):
+        dist.Normal(0.0, 1.0).conjugate_update(dist.Gamma(1.0, 1.0))
