@@ -12,7 +12,8 @@ from torch.distributions import constraints
 from ppl.distributions import noise
 from ppl.distributions.bounded import Bounded, keep_inside_unit
 from ppl.distributions.distribution import Distribution, ShapeLike
-from ppl.tensors.incomplete import betaincinv, log_beta_tails
+from ppl.tensors.incomplete import log_beta_tails
+from ppl.tensors.quantile import betaincinv, logit_beta_quantile
 from ppl.tensors.saddlepoint import log_beta_density, log_beta_function, widened
 from ppl.tensors.special import log1mexp, times_log, times_log1p
 
@@ -72,6 +73,12 @@ class Beta(Bounded, td.Beta, Distribution):
 
     def icdf(self, value: Tensor) -> Tensor:
         return betaincinv(self.concentration1, self.concentration0, value)
+
+    def inverse_log_cdf(self, log_p: Tensor) -> Tensor:
+        return logit_beta_quantile(self.concentration1, self.concentration0, log_p, log1mexp(log_p)).sigmoid()
+
+    def inverse_log_survival(self, log_q: Tensor) -> Tensor:
+        return logit_beta_quantile(self.concentration1, self.concentration0, log1mexp(log_q), log_q).sigmoid()
 
     @property
     def mean(self) -> Tensor:

@@ -198,6 +198,7 @@ class IntervalCensoredDistribution(_Censored):
         return torch.stack([draw, draw], -1)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        self._check_form(value)
         base = self.base_dist
         left, right = self.left_censored.bool(), self.right_censored.bool()
         lower, upper = value.unbind(-1)

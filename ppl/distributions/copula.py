@@ -10,6 +10,7 @@ from torch.distributions import constraints
 
 from ppl.distributions.beta import Beta
 from ppl.distributions.distribution import Distribution, ShapeLike, broadcast_shape, expanded
+from ppl.distributions.family import derived
 from ppl.distributions.prototype import like, unchecked
 from ppl.tensors.normal_tail import ndtri_exp
 from ppl.tensors.special import log_ndtr
@@ -57,21 +58,27 @@ class GaussianCopula(Distribution):
                 f"{family}: the correlations must be of shape (…, {size}, {size}) for {size} marginals, but their shape is "
                 f"{tuple(given.shape)}."
             )
-        batch = broadcast_shape(marginal.batch_shape[:-1], given.shape[:-2])
+        try:
+            batch = broadcast_shape(marginal.batch_shape[:-1], given.shape[:-2])
+        except RuntimeError:
+            raise ValueError(
+                f"{family}: the marginals' batch shape {tuple(marginal.batch_shape[:-1])} and that of the correlations, "
+                f"{tuple(given.shape[:-2])}, do not broadcast."
+            ) from None
         self.marginal_dist: Distribution = expanded(marginal, Size((*batch, size)))
-        self._given = given.expand((*batch, size, size))
-        self._is_matrix = correlation_cholesky is None
+        self._given = "correlation_matrix" if correlation_cholesky is None else "correlation_cholesky"
+        vars(self)[self._given] = given.expand((*batch, size, size))
         super().__init__(batch, Size((size,)), validate_args)
 
-    @property
+    @derived
     def correlation_matrix(self) -> Tensor:
         """The correlations of the normal vector."""
-        return self._given if self._is_matrix else self._given @ self._given.mT
+        return self.correlation_cholesky @ self.correlation_cholesky.mT
 
-    @property
+    @derived
     def correlation_cholesky(self) -> Tensor:
         """The lower Cholesky factor of the correlations."""
-        return torch.linalg.cholesky_ex(self._given).L if self._is_matrix else self._given
+        return torch.linalg.cholesky_ex(self.correlation_matrix).L  # type: ignore[no-any-return]
 
     @property
     def support(self) -> Any:
@@ -83,7 +90,8 @@ class GaussianCopula(Distribution):
         fields = vars(new)
         fields.update(vars(self))
         fields["marginal_dist"] = expanded(self.marginal_dist, Size((*shape, *self.event_shape)))
-        fields["_given"] = self._given.expand((*shape, *self._given.shape[-2:]))
+        given: Tensor = fields[self._given]
+        fields[self._given] = given.expand((*shape, *given.shape[-2:]))
         fields["_batch_shape"] = shape
         return new
 
@@ -134,6 +142,12 @@ class GaussianCopulaBeta(GaussianCopula):
     Shapes: concentration1, concentration0 (*batch, D); correlations (*batch, D, D); draws (*batch, D).
     """
 
+    arg_constraints = {
+        **GaussianCopula.arg_constraints,
+        "concentration1": constraints.independent(constraints.positive, 1),
+        "concentration0": constraints.independent(constraints.positive, 1),
+    }
+
     def __init__(
         self,
         concentration1: Tensor,
@@ -142,7 +156,10 @@ class GaussianCopulaBeta(GaussianCopula):
         correlation_cholesky: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        marginal: Any = Beta(concentration1, concentration0, validate_args=validate_args)
+        try:
+            marginal: Any = Beta(concentration1, concentration0, validate_args=False)
+        except ValueError as error:  # of shapes; the arguments are checked by their names here
+            raise ValueError(f"GaussianCopulaBeta: {error}") from None
         super().__init__(marginal, correlation_matrix, correlation_cholesky, validate_args)
 
     concentration1 = property(lambda self: self.marginal_dist.concentration1, doc="The weight of ones.")

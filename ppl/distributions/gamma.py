@@ -11,7 +11,8 @@ from torch import Size, Tensor
 from ppl.distributions import noise
 from ppl.distributions.bounded import Bounded, keep_positive
 from ppl.distributions.distribution import Distribution, ShapeLike
-from ppl.tensors.incomplete import gammaincinv, log_gammainc, log_gammaincc
+from ppl.tensors.incomplete import log_gammainc, log_gammaincc
+from ppl.tensors.quantile import gamma_quantile, gammaincinv
 from ppl.tensors.saddlepoint import log_gamma_density, log_inverse_gamma_density, widened
 from ppl.tensors.special import log1mexp
 
@@ -46,6 +47,12 @@ class Gamma(Bounded, td.Gamma, Distribution):
 
     def icdf(self, value: Tensor) -> Tensor:
         return gammaincinv(self.concentration, value) / self.rate
+
+    def inverse_log_cdf(self, log_p: Tensor) -> Tensor:
+        return gamma_quantile(self.concentration, log_p, log1mexp(log_p)) / self.rate
+
+    def inverse_log_survival(self, log_q: Tensor) -> Tensor:
+        return gamma_quantile(self.concentration, log1mexp(log_q), log_q) / self.rate
 
     @property
     def mean(self) -> Tensor:

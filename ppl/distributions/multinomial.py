@@ -56,6 +56,13 @@ class _Counts:
         """
         family, total, bound = type(self).__name__, self.total_count, self.total_count_max
         if isinstance(total, Tensor):
+            whole = (total >= 0) & (total == total.floor())
+            if not bool(whole.all()):
+                found = describe_entries(~whole, total)
+                nan = " (NaN: a parameter or an input has diverged)" if bool(total.isnan().any()) else ""
+                raise InvalidArgument(
+                    f"{family}: argument 'total_count' must satisfy nonnegative_integer, but {found}{nan}.", ~whole
+                )
             if bound is not None and bool((above := total > bound).any()):
                 found = describe_entries(above, total)
                 raise InvalidArgument(

@@ -30,11 +30,12 @@ class OneHotCategorical(Choice, td.OneHotCategorical):
         return (index == torch.arange(self.num_categories, device=index.device)).to(self._weights.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
         logits = self.logits
         # a product, and no choice of an entry, so that straight-through draws have a gradient; 0 times -inf is NaN
         log_prob = value * torch.where((logits == -math.inf) & (value == 0), 0.0, logits)
         if self._validate_args:
-            self._validate_sample(value)
             return log_prob.sum(-1)
         inside = ((value == 0) | (value == 1)).all(-1) & (value.sum(-1) == 1)
         return torch.where(inside, log_prob.sum(-1), -math.inf)

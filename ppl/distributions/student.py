@@ -15,7 +15,8 @@ from ppl.distributions.bounded import Bounded, keep_positive
 from ppl.distributions.distribution import Distribution, ShapeLike
 from ppl.distributions.gamma import standard_gamma
 from ppl.distributions.location_scale import LocationScale
-from ppl.tensors.incomplete import log_beta_tails, logit_betaincinv
+from ppl.tensors.incomplete import log_beta_tails
+from ppl.tensors.quantile import logit_betaincinv
 from ppl.tensors.saddlepoint import log_beta_density, log_beta_function, widened
 
 _LOG_2 = math.log(2.0)

@@ -1,4 +1,4 @@
-"""Incomplete gamma and beta functions, their logs in the tails, and their inverses, differentiable in all arguments.
+"""Incomplete gamma and beta functions and their logs in the tails, differentiable in all arguments.
 
 On a logarithmic (for the beta: logistic) scale both integrands are log-concave, and each tail is the integrand at its
 boundary times the integral of exp(-phi(u)) over u > 0, with phi convex, rising from 0. That integral is taken by the
@@ -9,17 +9,15 @@ nodes. A parameter is first raised by one, which adds a positive term, so that p
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ppl.tensors.saddlepoint import log_beta_density, log_gamma_density
-from ppl.tensors.special import log1mexp, log_beta
+from ppl.tensors.special import log1mexp
 
 _LOW, _HIGH = -3.75, 3.9  # of the grid: exp(s - exp(-s)) from 1e-20 to 48
-_NEWTON_STEPS = 14
 _EULER = 0.5772156649015329
 
 
@@ -136,72 +134,3 @@ def log_betaincc(a: Tensor, b: Tensor, x: Tensor, complement: Tensor | None = No
 def betainc(a: Tensor, b: Tensor, x: Tensor, complement: Tensor | None = None) -> Tensor:
     """The regularised incomplete beta function I_x(a, b)."""
     return log_betainc(a, b, x, complement).exp()
-
-
-def gammaincinv(a: Tensor, p: Tensor) -> Tensor:
-    """The x at which P(a, x) = p."""
-    return _log_gamma_quantile(a, p).exp()
-
-
-def _log_gamma_quantile(a: Tensor, p: Tensor) -> Tensor:
-    a, p = torch.broadcast_tensors(a, p)
-    with torch.no_grad():
-        floor = (p.log() + torch.lgamma(a + 1)) / a  # as P(a, x) <= x^a / Gamma(a + 1)
-        start = torch.digamma(a) + torch.special.ndtri(p) * torch.polygamma(1, a).sqrt()
-        rest = -torch.log1p(-p)  # Laurent & Massart 2000, lemma 1; below 1 the exponential's tail is the heavier one
-        ceiling = torch.where(a <= 1, rest, a + (2 * a * rest).sqrt() + rest).log()
-
-    def tails(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = z.exp()
-        return (*log_gamma_tails(a, x), log_gamma_density(a, x) + z)
-
-    return _solve(tails, p, torch.minimum(torch.maximum(start, floor), ceiling))
-
-
-def betaincinv(a: Tensor, b: Tensor, p: Tensor) -> Tensor:
-    """The x at which I_x(a, b) = p."""
-    return logit_betaincinv(a, b, p).sigmoid()
-
-
-def logit_betaincinv(a: Tensor, b: Tensor, p: Tensor) -> Tensor:
-    """log(x / (1 - x)) for the x at which I_x(a, b) = p; keeps what x loses next to 1."""
-    a, b, p = torch.broadcast_tensors(a, b, p)
-    with torch.no_grad():
-        size = log_beta(a, b)
-        floor = (p.log() + a.log() + size) / a  # as I_x(a, b) <= exp(a z) / (a B(a, b)), with z the logit of x
-        ceiling = -(torch.log1p(-p) + b.log() + size) / b
-        spread = (torch.polygamma(1, a) + torch.polygamma(1, b)).sqrt()
-        start = torch.digamma(a) - torch.digamma(b) + torch.special.ndtri(p) * spread
-
-    def tails(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, y = z.sigmoid(), (-z).sigmoid()
-        log_x, log_y = torch.nn.functional.logsigmoid(z), torch.nn.functional.logsigmoid(-z)
-        return (*log_beta_tails(a, b, x, y), log_beta_density(a, b, x, y) + log_x + log_y)
-
-    return _solve(tails, p, torch.minimum(torch.maximum(start, floor), ceiling))
-
-
-def _solve(tails: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]], p: Tensor, z: Tensor) -> Tensor:
-    """The z at which a distribution function is p, by Newton's method on the log of its smaller tail.
-
-    `tails` returns log P, log Q and the log density at z. With a log-concave density both logs are concave, so that
-    Newton's method converges from everywhere. A last step carries the gradients of the implicit function.
-    """
-    lower = p < 0.5
-    target = torch.where(lower, p.log(), torch.log1p(-p))
-    limit = math.log(torch.finfo(z.dtype).tiny)
-
-    def step(z: Tensor) -> tuple[Tensor, Tensor]:
-        log_p, log_q, log_density = tails(z)
-        tail = torch.where(lower, log_p, log_q)
-        slope = (log_density - tail).exp() * torch.where(lower, 1.0, -1.0)
-        return tail - target, slope
-
-    with torch.no_grad():
-        z = z.clamp(min=limit, max=-limit)
-        for _ in range(_NEWTON_STEPS):
-            error, slope = step(z)
-            z = (z - error / slope).clamp(min=limit, max=-limit)
-    error, slope = step(z)
-    found = z - error / slope.detach()
-    return torch.where(p <= 0, -torch.inf, torch.where(p >= 1, torch.inf, found))

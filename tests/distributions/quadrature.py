@@ -19,7 +19,7 @@ from torch.distributions import constraints
 import ppl.distributions as dist
 
 FREE_DIMS = 2
-_POINTS = {1: 6001, 2: 401}
+_POINTS = {1: 6001, 2: 241}
 _REACH = {1: 26.0, 2: 9.0}
 _LARGEST = 200_000
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl.tensors import incomplete
+from ppl.tensors import incomplete, quantile
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 
@@ -74,10 +74,11 @@ P = [1e-12, 1e-6, 1e-3, 0.1, 0.3, 0.499, 0.5, 0.6, 0.9, 0.999, 1 - 1e-6]
 def test_inverse_gamma_function(dtype: torch.dtype) -> None:
     a = torch.tensor([0.3, 1.0, 5.0, 100.0, 1e6], dtype=dtype).unsqueeze(-1)
     p = torch.tensor(P, dtype=dtype)
-    x = incomplete.gammaincinv(a, p)
+    x = quantile.gammaincinv(a, p)
     back = torch.where(p < 0.5, incomplete.gammainc(a, x) / p, incomplete.gammaincc(a, x) / (1 - p))
+    back = back[x > torch.finfo(dtype).tiny]  # not where the root underflows
     assert (back - 1).abs().max() < (1e-10 if dtype == torch.float64 else 1e-2)
-    ends = incomplete.gammaincinv(a[:, 0], torch.tensor([0.0, 1.0], dtype=dtype).repeat(3)[:5])
+    ends = quantile.gammaincinv(a[:, 0], torch.tensor([0.0, 1.0], dtype=dtype).repeat(3)[:5])
     assert ends.tolist() == [0.0, torch.inf, 0.0, torch.inf, 0.0]
 
 
@@ -86,9 +87,10 @@ def test_inverse_beta_function(dtype: torch.dtype) -> None:
     shapes = torch.tensor([[0.3, 0.4], [1.0, 1.0], [2.0, 30.0], [300.0, 0.2], [1e6, 1e6]], dtype=dtype)
     a, b = shapes.unsqueeze(-1).unbind(1)
     p = torch.tensor(P, dtype=dtype)
-    z = incomplete.logit_betaincinv(a, b, p)
+    z = quantile.logit_betaincinv(a, b, p)
     log_p, log_q = incomplete.log_beta_tails(a, b, z.sigmoid(), (-z).sigmoid())
     back = torch.where(p < 0.5, log_p.exp() / p, log_q.exp() / (1 - p))
+    back = back[z.exp() > torch.finfo(dtype).tiny]  # not where the root underflows
     assert (back - 1).abs().max() < (1e-10 if dtype == torch.float64 else 1e-2)
 
 
@@ -96,8 +98,8 @@ def test_gradients_of_inverses() -> None:
     a = torch.tensor([0.5, 1.5, 40.0], dtype=torch.float64, requires_grad=True)
     b = torch.tensor([0.7, 8.0, 3.0], dtype=torch.float64, requires_grad=True)
     p = torch.tensor([0.2, 0.9, 0.01], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(incomplete.gammaincinv, [a, p])
-    assert torch.autograd.gradcheck(incomplete.betaincinv, [a, b, p])
+    assert torch.autograd.gradcheck(quantile.gammaincinv, [a, p])
+    assert torch.autograd.gradcheck(quantile.betaincinv, [a, b, p])
 
 
 @DTYPES
@@ -119,7 +121,7 @@ def test_ends() -> None:
     assert torch.equal(incomplete.betainc(a, b, one), one)
 
 
-@pytest.mark.parametrize("function", [incomplete.gammainc, incomplete.gammaincinv])
+@pytest.mark.parametrize("function", [incomplete.gammainc, quantile.gammaincinv])
 def test_graph_vmap_and_meta(function: Any) -> None:
     a, p = torch.tensor([0.5, 1.5, 40.0]), torch.tensor([0.2, 0.9, 0.01])
     direct = function(a, p)
