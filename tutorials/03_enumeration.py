@@ -209,7 +209,7 @@ def mixture(data):
 
 # Where to start decides which of the equivalent labellings is found: one corner of the data for each.
 corners = torch.tensor([[1.0, 0.5], [0.0, -1.0], [-1.0, 1.0]])
-guide = AutoDelta(mixture, init_loc_fn=init_to_value(values={"loc": corners}))
+guide = AutoDelta(mixture, init_loc_fn=init_to_value(values={"loc": corners, "scale": torch.full((K, 2), 0.5)}))
 svi = SVI(mixture, guide, ppl.optim.Adam({"lr": 0.02}), TraceEnum_ELBO())
 result = svi.run(300 if SHORT else 800, data)
 print(flush=True)

@@ -69,7 +69,39 @@ class _Censored(Wraps):
         return f"{type(self).__name__}({self.base_dist})"
 
 
-class LeftCensoredDistribution(_Censored):
+class _OneSided(_Censored):
+    """What left and right censoring share: one flag, and a tail where it is set."""
+
+    arg_constraints = {"censored": constraints.boolean}
+    flags = ("censored",)
+    censored: Tensor
+
+    def __init__(
+        self,
+        base_dist: torch.distributions.Distribution,
+        censored: Tensor | bool,
+        validate_args: bool | None = None,
+    ) -> None:
+        self._take(base_dist, {"censored": censored}, Size(), validate_args)
+
+    @property
+    def support(self) -> Any:
+        return self.base_dist.support
+
+    def _log_tail(self, value: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        base, censored = self.base_dist, self.censored.bool()
+        censored = censored.expand(broadcast_shape(censored.shape, value.shape))
+        density = base.log_prob(mask_value(base, value, ~censored))
+        # each branch sees only values of its own, so that the other's gradients are never NaN
+        return torch.where(censored, self._log_tail(mask_value(base, value, censored)), density)
+
+
+class LeftCensoredDistribution(_OneSided):
     """Draws of the base, of which some are known only to lie at or below the value given.
 
     The log density is `base_dist.log_cdf(value)` where `censored` is true, and the base's own elsewhere. It is the
@@ -78,29 +110,11 @@ class LeftCensoredDistribution(_Censored):
     Args: censored, boolean or 0 and 1, broadcasts with the base's batch shape.
     """
 
-    arg_constraints = {"censored": constraints.boolean}
-    flags = ("censored",)
-    censored: Tensor
-
-    def __init__(
-        self,
-        base_dist: torch.distributions.Distribution,
-        censored: Tensor | bool,
-        validate_args: bool | None = None,
-    ) -> None:
-        self._take(base_dist, {"censored": censored}, Size(), validate_args)
-
-    @property
-    def support(self) -> Any:
-        return self.base_dist.support
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        return _either(self.base_dist, value, self.censored.bool(), self.base_dist.log_cdf)
+    def _log_tail(self, value: Tensor) -> Tensor:
+        return self.base_dist.log_cdf(value)
 
 
-class RightCensoredDistribution(_Censored):
+class RightCensoredDistribution(_OneSided):
     """Draws of the base, of which some are known only to lie above the value given.
 
     The log density is `base_dist.log_survival(value)` where `censored` is true, and the base's own elsewhere. It is the
@@ -109,26 +123,8 @@ class RightCensoredDistribution(_Censored):
     Args: censored, boolean or 0 and 1, broadcasts with the base's batch shape.
     """
 
-    arg_constraints = {"censored": constraints.boolean}
-    flags = ("censored",)
-    censored: Tensor
-
-    def __init__(
-        self,
-        base_dist: torch.distributions.Distribution,
-        censored: Tensor | bool,
-        validate_args: bool | None = None,
-    ) -> None:
-        self._take(base_dist, {"censored": censored}, Size(), validate_args)
-
-    @property
-    def support(self) -> Any:
-        return self.base_dist.support
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        return _either(self.base_dist, value, self.censored.bool(), self.base_dist.log_survival)
+    def _log_tail(self, value: Tensor) -> Tensor:
+        return self.base_dist.log_survival(value)
 
 
 class IntervalCensoredDistribution(_Censored):
@@ -223,10 +219,3 @@ class IntervalCensoredDistribution(_Censored):
         one_sided = torch.where(left, below, above)
         one_sided = torch.where(left & right, torch.zeros_like(one_sided), one_sided)
         return torch.where(exact, at, torch.where(between, inside, one_sided))
-
-
-def _either(d: Distribution, value: Tensor, censored: Tensor, tail: Any) -> Tensor:
-    """The tail's log probability where censored and the log density elsewhere, with the gradient of one alone."""
-    censored = censored.expand(broadcast_shape(censored.shape, value.shape))
-    density = d.log_prob(mask_value(d, value, ~censored))
-    return torch.where(censored, tail(mask_value(d, value, censored)), density)
