@@ -22,9 +22,7 @@ def _noise(like: Tensor, sample_shape: ShapeLike) -> Tensor:
 
 def _log_one_plus_square(z: Tensor) -> Tensor:
     """log(1 + z²), also where z² overflows."""
-    size = z.abs()
-    large = size.clamp(min=1.0)
-    return 2 * large.log() + torch.log1p((size.clamp(max=1.0) / large).square())
+    return 2 * torch.hypot(z, torch.ones_like(z)).log()
 
 
 class Cauchy(LocationScale, torch.distributions.Cauchy, Distribution):
