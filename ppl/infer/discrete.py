@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from ppl.site import Site, plate_shape
 from ppl.stack import unrecorded
 from ppl.tensors.elimination import Intractable, Summed, backtrack, eliminate, take
 from ppl.tensors.factor import Factor
-from ppl.tensors.semiring import log_sum_exp, maximum
+from ppl.tensors.semiring import Reduction, log_sum_exp, maximum
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -49,10 +50,7 @@ def infer_discrete(fn: Program | None = None, first_available_dim: int | None = 
 
     @functools.wraps(program)
     def inferred(*args: Any, **kwargs: Any) -> Any:
-        first = first_available_dim
-        if first is None:
-            first = -1 - find_plate_nesting(program, _nothing, args, kwargs)
-        record = _posterior(program, args, kwargs, first, temperature)
+        record = _posterior(enumerate_program(program, args, kwargs, first_available_dim), temperature)
         return replay(program, record)(*args, **kwargs)
 
     return inferred
@@ -62,13 +60,48 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     """The guide of a program without latent sites."""
 
 
-def _posterior(
-    program: Program, args: tuple[Any, ...], kwargs: dict[str, Any], first_dim: int, temperature: int
-) -> Trace:
-    """A trace with values for the enumerated sites."""
+@dataclass(slots=True)
+class Enumerated:
+    """All runs of a program with its marked sites enumerated: their joint density as named factors, and their supports."""
+
+    factors: dict[str, Factor]  # log densities of all sites but those drawn
+    names: dict[str, Site]  # the enumerated sites
+    sizes: dict[str, int]  # of those that were run value by value
+    traces: list[tuple[dict[str, int], Trace]]
+    drawn: dict[str, Site]  # latent sites that were neither enumerated nor given
+    values: dict[str, Factor]  # and what was drawn, for each choice that they were drawn for
+
+    @property
+    def home(self) -> dict[str, Names]:
+        """The plates of each enumerated site, as axes."""
+        return {
+            name: frozenset(plate_axis(f.name) for f in site.plates if f.dim is not None)
+            for name, site in self.names.items()
+        }
+
+    def eliminate(self, reduction: Reduction, tape: list[Summed] | None = None) -> list[Factor]:
+        """Sum out all enumerated sites.
+
+        Raises: ValueError naming sites and plates for a structure that cannot be summed out.
+        """
+        home = self.home
+        for name, factor in self.factors.items():
+            check_home(name, factor, home)
+        plates = frozenset(axis for f in self.factors.values() for axis in f.axes if axis not in home)
+        try:
+            return eliminate(self.factors.values(), home, plates, reduction=reduction, tape=tape)
+        except Intractable as error:
+            raise ValueError(explain_intractable(error, self.factors)) from error
+
+
+def enumerate_program(
+    program: Program, args: tuple[Any, ...], kwargs: dict[str, Any], first_dim: int | None
+) -> Enumerated:
+    """Run a program for all values of its marked sites."""
+    first = -1 - find_plate_nesting(program, _nothing, args, kwargs) if first_dim is None else first_dim
 
     def run() -> Trace:
-        with enum(first_available_dim=first_dim), trace() as record:
+        with enum(first_available_dim=first), trace() as record:
             program(*args, **kwargs)
         return record
 
@@ -95,11 +128,19 @@ def _posterior(
             sources[name] = seen | sources.get(name, frozenset())
         names.update({name: record[name] for name in choices})
         drawn.update(here)
-    chosen = _choose(sequential.stack(densities, sizes, sources, -torch.inf), names, temperature)
-    decided = _decide(traces, names, sizes, chosen)
-    decided.nodes.update({n: site for n, site in traces[0][1].nodes.items() if site.kind == "plate"})
-    for name, value in sequential.stack(values, sizes, sources, 0.0).items():
-        decided.nodes[name] = _select(drawn[name], value, chosen)
+    factors = sequential.stack(densities, sizes, sources, -torch.inf)
+    return Enumerated(factors, names, sizes, traces, drawn, sequential.stack(values, sizes, sources, 0.0))
+
+
+def _posterior(found: Enumerated, temperature: int) -> Trace:
+    """A trace with values for the enumerated sites."""
+    tape: list[Summed] = []
+    found.eliminate(log_sum_exp if temperature else maximum, tape)
+    chosen = backtrack(tape, _draw if temperature else _best)
+    decided = _decide(found.traces, found.names, found.sizes, chosen)
+    decided.nodes.update({n: site for n, site in found.traces[0][1].nodes.items() if site.kind == "plate"})
+    for name, value in found.values.items():
+        decided.nodes[name] = _select(found.drawn[name], value, chosen)
     return decided
 
 
@@ -110,21 +151,6 @@ def _select(site: Site, value: Factor, chosen: dict[str, Factor]) -> Site:
     picked = take(value, {axis: chosen[axis] for axis in value.axes if axis in chosen}, batch, event)
     picked = picked.expand([f.subsample_size for f in frames] + [*site.fn.event_shape])
     return site.replace(value=picked.reshape(plate_shape(frames) + site.fn.event_shape), enum_dims=())
-
-
-def _choose(factors: dict[str, Factor], names: dict[str, Site], temperature: int) -> dict[str, Factor]:
-    home = {
-        name: frozenset(plate_axis(f.name) for f in site.plates if f.dim is not None) for name, site in names.items()
-    }
-    for name, factor in factors.items():
-        check_home(name, factor, home)
-    plates = frozenset(axis for f in factors.values() for axis in f.axes if axis not in home)
-    tape: list[Summed] = []
-    try:
-        eliminate(factors.values(), home, plates, reduction=log_sum_exp if temperature else maximum, tape=tape)
-    except Intractable as error:
-        raise ValueError(explain_intractable(error, factors)) from error
-    return backtrack(tape, _draw if temperature else _best)
 
 
 def _draw(log_weights: Tensor) -> Tensor:
@@ -156,6 +182,11 @@ def _decide(
         shape = plate_shape(frames)
         decided.nodes[name] = site.replace(value=picked.reshape(shape + site.fn.event_shape), enum_dims=())
     return decided
+
+
+def support_of(found: Enumerated, site: Site) -> Tensor:
+    """The values of an enumerated site, (K, *event)."""
+    return _support(site.name, site, found.traces, found.sizes)
 
 
 def _support(name: str, site: Site, traces: list[tuple[dict[str, int], Trace]], sizes: dict[str, int]) -> Tensor:

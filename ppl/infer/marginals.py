@@ -1,0 +1,76 @@
+"""What is known of each enumerated site by itself, given the data: all marginals at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl.distributions import Bernoulli, Categorical, Distribution, Empirical
+from ppl.infer.discrete import Enumerated, enumerate_program, support_of
+from ppl.infer.elbo.terms import plate_axis
+from ppl.site import Site, plate_shape
+from ppl.tensors.factor import Factor
+from ppl.tensors.semiring import log_sum_exp
+
+Program = Callable[..., Any]
+
+
+def compute_marginals(
+    model: Program, *args: Any, first_available_dim: int | None = None, **kwargs: Any
+) -> dict[str, Distribution]:
+    """The posterior distribution of every site marked for enumeration, each by itself, all else given.
+
+    Shapes: each marginal has the batch shape of its plates.
+    Returns: by site, a Categorical over categories, a Bernoulli, or an Empirical over other supports.
+    Raises: ValueError for a structure that cannot be summed out.
+    """
+    found = enumerate_program(model, args, kwargs, first_available_dim)
+    probabilities = marginal_probabilities(found)
+    return {name: _distribution(found, found.names[name], p) for name, p in probabilities.items()}
+
+
+def marginal_probabilities(found: Enumerated) -> dict[str, Factor]:
+    """The posterior probabilities of each enumerated site's values, over its plates and its own axis.
+
+    The derivative of the log evidence by a field added to a site's log probabilities is the site's posterior probability;
+    one backward pass gives them all.
+    """
+    fields: dict[str, Factor] = {}
+    for name, site in found.names.items():
+        sizes = {axis: f.size(axis) for f in found.factors.values() for axis in f.axes}
+        frames = sorted((f for f in site.plates if f.dim is not None), key=lambda f: f.dim or 0)
+        axes = (*(plate_axis(f.name) for f in frames), name)
+        shape = [*(f.subsample_size for f in frames), sizes.get(name, 1)]
+        like = next(iter(found.factors.values())).tensor
+        fields[name] = Factor(axes, torch.zeros(shape, dtype=like.dtype, device=like.device, requires_grad=True))
+    with torch.enable_grad():
+        known = {name: Factor(f.axes, f.tensor.detach()) for name, f in found.factors.items()}
+        fielded = Enumerated(
+            {**known, **{f"{name} field": f for name, f in fields.items()}},
+            found.names,
+            found.sizes,
+            found.traces,
+            found.drawn,
+            found.values,
+        )
+        evidence = torch.stack([f.tensor.sum() for f in fielded.eliminate(log_sum_exp)]).sum()
+        grads = torch.autograd.grad(evidence, [f.tensor for f in fields.values()])
+    return {name: Factor(f.axes, grad) for (name, f), grad in zip(fields.items(), grads, strict=True)}
+
+
+def _distribution(found: Enumerated, site: Site, probabilities: Factor) -> Distribution:
+    """The marginal in the shape of the site's plates."""
+    frames = [f for f in site.plates if f.dim is not None]
+    p = probabilities.tensor
+    p = p.reshape(plate_shape(frames) + p.shape[-1:])
+    p = p / p.sum(-1, keepdim=True)
+    if isinstance(site.fn, torch.distributions.Categorical):
+        return Categorical(p)
+    if isinstance(site.fn, torch.distributions.Bernoulli):
+        return Bernoulli(p[..., 1])
+    values: Tensor = support_of(found, site)
+    batch = p.shape[:-1]
+    return Empirical(values.expand(batch + values.shape), p.log())

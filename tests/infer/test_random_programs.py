@@ -1,0 +1,129 @@
+"""Random programs: evidence, bounds, gradients, marginals, the most probable values and draws, against sums over the joint."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from random_programs import Network, network
+
+import ppl
+from ppl import handlers
+from ppl.infer import TraceEnum_ELBO, infer_discrete
+from ppl.infer.marginals import compute_marginals
+
+COUNT = int(os.environ.get("PPL_RANDOM_PROGRAMS", "80"))  # of each kind
+#: Seeds that once found something stay.
+REGRESSIONS: dict[str, tuple[int, ...]] = {}
+
+
+def nothing() -> None:
+    pass
+
+
+def assert_same(got: torch.Tensor, expected: torch.Tensor, net: Network) -> None:
+    assert torch.allclose(got, expected, rtol=1e-10, atol=1e-10), (got.item(), expected.item())
+    leaves = net.leaves()
+    ours = torch.autograd.grad(got, leaves, allow_unused=True) if got.requires_grad else [None] * len(leaves)
+    theirs = torch.autograd.grad(expected, leaves, allow_unused=True) if expected.requires_grad else ours
+    for leaf, a, b in zip(leaves, ours, theirs, strict=True):
+        a, b = (torch.zeros_like(leaf) if g is None else g for g in (a, b))
+        assert not a.isnan().any()
+        assert torch.allclose(a, b.nan_to_num(), rtol=1e-9, atol=1e-9)
+
+
+def solvable(net: Network, guide: bool = False) -> torch.Tensor | None:
+    """The loss, or None where the structure is refused for a reason."""
+    try:
+        return TraceEnum_ELBO()(net.model, net.run_guide if guide else nothing)
+    except ValueError as error:
+        assert "cannot be summed out together" in str(error) and "sequential" in str(error)
+        return None
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+@pytest.mark.parametrize("kind", ["plain", "sparse", "time", "guided"])
+def test_bounds_and_gradients(kind: str, seed: int) -> None:
+    net = network(seed, time=kind == "time", guided=kind == "guided", sparse=kind == "sparse")
+    loss = solvable(net, kind == "guided")
+    if loss is None:
+        pytest.skip("not tractable")
+    expected = net.elbo() if kind == "guided" else net.scale * net.evidence()
+    if not expected.isfinite():
+        assert not loss.isfinite()
+        return
+    assert_same(-loss, expected, net)
+
+
+def tractable(seed: int, kind: str) -> Network:
+    net = network(seed, time=kind == "time", sparse=kind == "sparse")
+    if not net.latent or solvable(net) is None or not net.evidence().isfinite():
+        pytest.skip("not tractable, or impossible data")
+    return net
+
+
+FEWER = max(4, COUNT // 4)
+
+
+@pytest.mark.parametrize("seed", range(FEWER))
+@pytest.mark.parametrize("kind", ["plain", "sparse", "time"])
+def test_marginals(kind: str, seed: int) -> None:
+    net = tractable(1000 + seed, kind)
+    marginals = compute_marginals(net.model)
+    assert set(marginals) == {node.name for node in net.latent}
+    for node in net.latent:
+        p = marginals[node.name].probs.detach()
+        p = p.reshape(*(net.plates[i] for i in sorted(node.plates, reverse=True)), node.size)
+        for cell in net.cells(node):
+            expected = net.marginal(node.name, cell).detach()
+            assert torch.allclose(p[tuple(reversed(cell))], expected, rtol=0, atol=1e-10)
+
+
+def values_of(net: Network, trace: ppl.trace.Trace) -> tuple[int, ...]:
+    """The values of all latent entries, in the order of the joint's axes."""
+    found = []
+    for name, cell in net.axes():
+        node = net.node(name)
+        value = trace[name].value.reshape([net.plates[i] for i in sorted(node.plates, reverse=True)])
+        found.append(int(value[tuple(reversed(cell))]))
+    return tuple(found)
+
+
+@pytest.mark.parametrize("seed", range(FEWER))
+@pytest.mark.parametrize("kind", ["plain", "sparse", "time"])
+def test_most_probable_values(kind: str, seed: int) -> None:
+    net = tractable(2000 + seed, kind)
+    trace = handlers.trace(infer_discrete(net.model, temperature=0)).get_trace()
+    joint = net.joint().detach()
+    assert torch.allclose(joint[values_of(net, trace)], joint.max(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(FEWER))
+@pytest.mark.parametrize("kind", ["plain", "sparse", "time"])
+def test_draws(kind: str, seed: int) -> None:
+    """The frequency of the most frequent joint states, and of each entry's values, within 4.5 standard errors."""
+    net = tractable(3000 + seed, kind)
+    torch.manual_seed(seed)
+    count = 1500
+
+    def many() -> None:
+        with ppl.plate("draw", count, dim=-1 - len(net.plates)):
+            net.model()
+
+    trace = handlers.trace(infer_discrete(many, temperature=1)).get_trace()
+    p = net.joint().detach()
+    p = (p - p.logsumexp(tuple(range(p.dim())))).exp()
+    index = []
+    for name, cell in net.axes():
+        node = net.node(name)
+        value = trace[name].value
+        width = value.dim() - 1
+        place = [0] * width
+        for plate, i in zip(node.home, cell, strict=True):
+            place[-1 - plate] = i
+        index.append(value[(slice(None), *place)].expand(count))
+    frequency = torch.zeros_like(p).index_put(tuple(index), torch.ones(count), accumulate=True) / count
+    error = (p * (1 - p) / count).sqrt()
+    assert ((frequency - p).abs() <= 4.5 * error + 5.0 / count).all()
+    assert not frequency[p == 0].any()
