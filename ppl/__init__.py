@@ -17,11 +17,13 @@ from ppl.distributions.validation import enable_validation, is_validation_enable
 from ppl.handlers import condition, do, markov, plate, plate_stack
 from ppl.params import ParamStore, clear_param_store, get_param_store
 from ppl.statements import deterministic, factor, module, param, sample, set_rng_seed, subsample
+from ppl.tensors.indexing import Vindex, vindex
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ParamStore",
+    "Vindex",
     "clear_param_store",
     "condition",
     "deterministic",
@@ -43,4 +45,5 @@ __all__ = [
     "set_rng_seed",
     "subsample",
     "validation_enabled",
+    "vindex",
 ]

@@ -11,6 +11,7 @@ from ppl.infer.autoguide import (
 )
 from ppl.infer.discrete import infer_discrete
 from ppl.infer.elbo import ELBO, Trace_ELBO, TraceEnum_ELBO
+from ppl.infer.elbo.marginals import compute_marginals
 from ppl.infer.enumeration import config_enumerate
 from ppl.infer.predictive import Predictive
 from ppl.infer.svi import SVI, SVIResult
@@ -23,6 +24,7 @@ __all__ = [
     "TraceEnum_ELBO",
     "Trace_ELBO",
     "autoguide",
+    "compute_marginals",
     "config_enumerate",
     "infer_discrete",
     "init_to_feasible",

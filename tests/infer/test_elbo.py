@@ -9,7 +9,7 @@ import ppl
 import ppl.distributions as dist
 from ppl.handlers import replay, trace
 from ppl.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
-from ppl.infer.elbo.elbo import find_plate_nesting
+from ppl.infer.elbo.nesting import find_plate_nesting
 
 PATHWISE = [
     "normal-normal, pathwise",

@@ -10,8 +10,7 @@ from random_programs import Network, network
 
 import ppl
 from ppl import handlers
-from ppl.infer import TraceEnum_ELBO, infer_discrete
-from ppl.infer.marginals import compute_marginals
+from ppl.infer import TraceEnum_ELBO, compute_marginals, infer_discrete
 
 COUNT = int(os.environ.get("PPL_RANDOM_PROGRAMS", "80"))  # of each kind
 #: Seeds that once found something stay.

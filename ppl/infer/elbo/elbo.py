@@ -12,14 +12,13 @@ from ppl.distributions.validation import is_validation_enabled
 from ppl.handlers.enum import Axis, PlateTooDeepError, enum, enumerated_sites
 from ppl.handlers.plate import plate
 from ppl.handlers.replay import replay
-from ppl.handlers.trace import trace
 from ppl.infer.elbo import sequential
 from ppl.infer.elbo.estimator import Baselines, Expectation, check_home, estimate, sum_all, sum_out_model
 from ppl.infer.elbo.matching import check_match
+from ppl.infer.elbo.nesting import find_plate_nesting, run
 from ppl.infer.elbo.reductions import check_reductions
 from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms, plate_axis
 from ppl.site import Site
-from ppl.stack import unrecorded
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -109,8 +108,8 @@ class ELBO:
 
     def _sampled(self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Every latent site is drawn."""
-        guide_trace = _run(guide, args, kwargs)
-        model_trace = _run(replay(model, guide_trace), args, kwargs)
+        guide_trace = run(guide, args, kwargs)
+        model_trace = run(replay(model, guide_trace), args, kwargs)
         self._check(model_trace, guide_trace, frozenset())
         drawn = guide_trace.nonreparam_stochastic_nodes
         if not drawn and not any(
@@ -156,13 +155,13 @@ class ELBO:
 
             if self._matched is None and is_validation_enabled():
                 check_reductions(replay(model, guide_trace), args, kwargs, left, axes)
-            for run in sequential.runs(run_model, provenance):
-                model_trace, _ = run.result
-                names = enumerated.union(run.chosen, enumerated_sites(model_trace))
+            for ran in sequential.runs(run_model, provenance):
+                model_trace, _ = ran.result
+                names = enumerated.union(ran.chosen, enumerated_sites(model_trace))
                 self._check(model_trace, guide_trace, names)
-                models.append(({**chosen, **run.chosen}, model_terms(model_trace, Terms(), names - enumerated)))
-                _grow(sizes, {**guided.sizes, **run.sizes})
-                _join(sources, run.sources)
+                models.append(({**chosen, **ran.chosen}, model_terms(model_trace, Terms(), names - enumerated)))
+                _grow(sizes, {**guided.sizes, **ran.sizes})
+                _join(sources, ran.sources)
                 home.update({n: _plates_of((guide_trace if n in guide_trace else model_trace)[n]) for n in names})
         terms = _stack(models, sizes, sources, ("model", "scaled"))
         terms.take_guide(_stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights")))
@@ -198,17 +197,11 @@ class ELBO:
         self.baselines.means = {name: mean.clone() for name, mean in state["baselines"].items()}
 
 
-def _run(program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
-    with trace() as record:
-        program(*args, **kwargs)
-    return record
-
-
 def _run_enumerated(
     program: Program, args: tuple[Any, ...], kwargs: dict[str, Any], first_dim: int, axes: tuple[Axis, ...] = ()
 ) -> tuple[Trace, tuple[Axis, ...]]:
     with enum(first_available_dim=first_dim, axes=axes) as handler:
-        record = _run(program, args, kwargs)
+        record = run(program, args, kwargs)
     return record, tuple(handler.axes)
 
 
@@ -231,15 +224,6 @@ def _repeat(program: Program, count: int, dim: int) -> Program:
             return program(*args, **kwargs)
 
     return particles
-
-
-def find_plate_nesting(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """How many dims plates use, found by running guide and model once; random generators are left as they were."""
-    with unrecorded(), torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        guide_trace = _run(guide, args, kwargs)
-        model_trace = _run(replay(model, guide_trace), args, kwargs)
-    frames = [frame for t in (guide_trace, model_trace) for site in t.nodes.values() for frame in site.plates]
-    return max((-frame.dim for frame in frames if frame.dim is not None), default=0)
 
 
 def _checked(trace: Trace, name: str) -> Tensor:

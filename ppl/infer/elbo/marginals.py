@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl.distributions import Bernoulli, Categorical, Distribution, Empirical
-from ppl.infer.discrete import Enumerated, enumerate_program, support_of
+from ppl.infer.elbo.enumerated import Enumerated, enumerate_program, support_of
 from ppl.infer.elbo.terms import plate_axis
 from ppl.site import Site, plate_shape
 from ppl.tensors.factor import Factor
