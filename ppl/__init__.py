@@ -15,6 +15,7 @@ A model is a Python function that makes statements; handlers give the statements
 from ppl import distributions, handlers, infer, optim
 from ppl.distributions.validation import enable_validation, is_validation_enabled, validation_enabled
 from ppl.handlers import condition, do, markov, plate, plate_stack
+from ppl.infer import explain_enumeration
 from ppl.params import ParamStore, clear_param_store, get_param_store
 from ppl.statements import deterministic, factor, module, param, sample, set_rng_seed, subsample
 from ppl.tensors.indexing import Vindex, vindex
@@ -30,6 +31,7 @@ __all__ = [
     "distributions",
     "do",
     "enable_validation",
+    "explain_enumeration",
     "factor",
     "get_param_store",
     "handlers",

@@ -13,6 +13,7 @@ from ppl.infer.discrete import infer_discrete
 from ppl.infer.elbo import ELBO, Trace_ELBO, TraceEnum_ELBO
 from ppl.infer.elbo.marginals import compute_marginals
 from ppl.infer.enumeration import config_enumerate
+from ppl.infer.explain import explain_enumeration
 from ppl.infer.predictive import Predictive
 from ppl.infer.svi import SVI, SVIResult
 
@@ -26,6 +27,7 @@ __all__ = [
     "autoguide",
     "compute_marginals",
     "config_enumerate",
+    "explain_enumeration",
     "infer_discrete",
     "init_to_feasible",
     "init_to_mean",

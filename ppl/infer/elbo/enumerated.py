@@ -82,7 +82,8 @@ def enumerate_program(
         found_runs = list(sequential.runs(run, sequential.watch()))
     for found in found_runs:
         record = found.result
-        choices = {*enumerated_sites(record), *found.chosen}
+        marked = {*enumerated_sites(record), *found.chosen}
+        choices = [name for name in record.nodes if name in marked]  # in the order of the program
         here = {n: s for n, s in record.nodes.items() if s.kind == "sample" and s.drawn and n not in choices}
         # a draw from its own distribution says nothing about the choice that it was made for
         densities.append((found.chosen, {n: f for n, f in model_terms(record, Terms()).model.items() if n not in here}))
