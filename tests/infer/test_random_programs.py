@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 from random_programs import Network, network
@@ -12,9 +10,9 @@ import ppl
 from ppl import handlers
 from ppl.infer import TraceEnum_ELBO, compute_marginals, infer_discrete
 
-COUNT = int(os.environ.get("PPL_RANDOM_PROGRAMS", "80"))  # of each kind
-#: Seeds that once found something stay.
-REGRESSIONS: dict[str, tuple[int, ...]] = {}
+COUNT = 80  # of each kind
+MANY = 2500  # under the marker slow
+KINDS = ["plain", "sparse", "time", "guided"]
 
 
 def nothing() -> None:
@@ -41,18 +39,33 @@ def solvable(net: Network, guide: bool = False) -> torch.Tensor | None:
         return None
 
 
-@pytest.mark.parametrize("seed", range(COUNT))
-@pytest.mark.parametrize("kind", ["plain", "sparse", "time", "guided"])
-def test_bounds_and_gradients(kind: str, seed: int) -> None:
+def check_bound(kind: str, seed: int) -> bool:
+    """Whether the program was tractable; its bound and gradients are then right."""
     net = network(seed, time=kind == "time", guided=kind == "guided", sparse=kind == "sparse")
     loss = solvable(net, kind == "guided")
     if loss is None:
-        pytest.skip("not tractable")
+        return False
     expected = net.elbo() if kind == "guided" else net.scale * net.evidence()
     if not expected.isfinite():
         assert not loss.isfinite()
-        return
+        return True
     assert_same(-loss, expected, net)
+    return True
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+@pytest.mark.parametrize("kind", KINDS)
+def test_bounds_and_gradients(kind: str, seed: int) -> None:
+    if not check_bound(kind, seed):
+        pytest.skip("not tractable")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hundred", range(MANY // 100))
+@pytest.mark.parametrize("kind", KINDS)
+def test_ten_thousand_bounds_and_gradients(kind: str, hundred: int) -> None:
+    tractable = [check_bound(kind, 10_000 + seed) for seed in range(100 * hundred, 100 * (hundred + 1))]
+    assert sum(tractable) > 80
 
 
 def tractable(seed: int, kind: str) -> Network:
