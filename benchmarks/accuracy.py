@@ -71,29 +71,33 @@ def ours(questions: list[Question]) -> list[float]:
 
 
 def peers(questions: list[Question]) -> list[float | None]:
-    """The peer's errors; None where it has no such distribution. Runs in the peer's own environment."""
+    """The peer's errors; None where it has no such distribution, NaN where it raises. Runs in its own environment."""
     import torch
     import torch.distributions as family
 
     with contextlib.suppress(ImportError):
         import pyro.distributions as family  # torch's and its own
+    torch.distributions.Distribution.set_default_validate_args(False)
     found: list[float | None] = []
     for q in questions:
         cls = None if q["wrapped"] else getattr(family, q["cls"], None)
-        dtype = getattr(torch, q["dtype"])
-        try:
-            tensors = {
-                k: torch.tensor(v, dtype=torch.int64 if k in q["integers"] else dtype) for k, v in q["params"].items()
-            }
-            d = cls(**tensors, **q["options"], validate_args=False)
-            got = float(d.log_prob(torch.tensor(q["x"], dtype=dtype)))
-        except Exception:  # no such name, or it cannot
+        if cls is None:
             found.append(None)
+            continue
+        dtype = getattr(torch, q["dtype"])
+        tensors = {
+            k: torch.tensor(v, dtype=torch.int64 if k in q["integers"] else dtype) for k, v in q["params"].items()
+        }
+        try:
+            d = cls(**tensors, **q["options"])
+            got = float(d.log_prob(torch.tensor(q["x"], dtype=dtype)))
+        except Exception as error:  # whatever it raises is a result: the table says so
+            print(f"{q['cls']}, {q['dtype']}: {type(error).__name__}: {error}", file=sys.stderr)
+            found.append(math.nan)
             continue
         exact = q["exact"]
         wrong = not math.isfinite(got) or not math.isfinite(exact)
-        error = 0.0 if got == exact else math.inf if wrong else abs(got - exact) / max(1.0, abs(exact))
-        found.append(error)
+        found.append(0.0 if got == exact else math.inf if wrong else abs(got - exact) / max(1.0, abs(exact)))
     return found
 
 
@@ -102,7 +106,7 @@ def ask_peer(python: str | None, questions: list[Question]) -> list[float | None
     run = subprocess.run(
         [python or sys.executable, __file__, "--answer"],
         input=json.dumps(questions),
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
@@ -111,13 +115,17 @@ def ask_peer(python: str | None, questions: list[Question]) -> list[float | None
 
 def shown(errors: list[float | None]) -> str:
     """The worst error, as a cell."""
-    known = [e for e in errors if e is not None]
-    if not known:
+    asked = [e for e in errors if e is not None]
+    if not asked:
         return "none"
+    known = [e for e in asked if not math.isnan(e)]
+    raised = len(asked) - len(known)
+    if not known:
+        return "raises"
     worst = max(known)
-    if math.isinf(worst):
-        return f"wrong or NaN ({sum(map(math.isinf, known))} of {len(known)})"
-    return "0" if worst == 0 else f"{worst:.0e}"
+    lost = sum(map(math.isinf, known))
+    text = f"wrong or NaN ({lost} of {len(asked)})" if lost else "0" if worst == 0 else f"{worst:.0e}"
+    return f"{text}, raises ({raised} of {len(asked)})" if raised else text
 
 
 def table(questions: list[Question], own: list[float], peer: list[float | None], name: str) -> str:
