@@ -237,8 +237,7 @@ class _Scan(Handler):
 
         def body(at: Tensor, x: list[Tensor], given: list[Tensor]) -> list[Tensor]:
             self._run_into(nests, kept, at, refill_tensors(xs, x), refill_tensors(carry, given), back)
-            found = [leaf for leaf in leaves(nests[-1]) if isinstance(leaf, Tensor)]
-            return found
+            return [leaf for leaf in leaves(nests[-1]) if isinstance(leaf, Tensor)]
 
         arguments = index, _tensors(xs), _tensors(carry)
         try:

@@ -17,7 +17,7 @@ import torch
 from opt_einsum.paths import greedy
 from torch import Tensor
 
-from ppl.tensors.chains import Chain, Chained, before, sum_along, used_variables
+from ppl.tensors.chains import Chain, Chained, sum_along, used_variables
 from ppl.tensors.factor import Axes, Factor, add, take, union
 from ppl.tensors.semiring import Reduction, log_sum_exp
 

@@ -112,7 +112,7 @@ def support_of(found: Enumerated, site: Site) -> Tensor:
             if name in chosen:
                 rows.setdefault(chosen[name], record[name].tensor.reshape((-1, *event))[0])
         return torch.stack([rows.get(index, rows[0]) for index in range(found.sizes[name])])
-    value = site.tensor
+    value = site.tensor[(0,) * len(site.spans)]
     batch_dims = value.dim() - len(event)
     (own,) = (batch_dims + dim for dim, axis in site.enum_dims if axis == name)
     for position in range(batch_dims):
