@@ -38,7 +38,8 @@ def chain_evidence(
 
     Shapes: (*, K), (*, T or 1, K, K), (*, K), (*, T or 1, K) -> (*), all batch dims broadcasting.
     """
-    return log_sum_exp(chain_forward(log_initial, log_matrices, log_emissions) + log_final, (-1,))
+    batch = _batch(log_matrices, log_emissions, log_initial.shape[:-1], log_final.shape[:-1])
+    return _through(log_initial[..., None, :], log_matrices, log_emissions, batch, log_final[..., None, :])[..., 0]
 
 
 def chain_forward(log_initial: Tensor, log_matrices: Tensor, log_emissions: Tensor | None = None) -> Tensor:
@@ -142,30 +143,28 @@ def _batch(log_matrices: Tensor, log_emissions: Tensor | None, *shapes: torch.Si
     return torch.Size(torch.broadcast_shapes(*shapes))
 
 
-def _through(rows: Tensor, log_matrices: Tensor, log_emissions: Tensor | None, batch: torch.Size) -> Tensor:
-    """Rows of log weights times the chain. Shapes: (*, R, K), … -> (*batch, R, K)."""
-    k, length = log_matrices.shape[-1], num_steps(log_matrices, log_emissions)
-    if length == 0 or batch.numel() == 0:
-        return (rows + log_matrices.sum() * 0.0).expand((*batch, *rows.shape[-2:]))
-    tensors = (rows, log_matrices) if log_emissions is None else (rows, log_matrices, log_emissions)
-    if not is_eager(*tensors):
-        product = log_matmul(rows, _tree(log_matrices, log_emissions))
-        return product.expand((*batch, *product.shape[-2:]))
-    if length == 1:
-        matrix = log_matrices[..., 0, :, :]
-        if log_emissions is not None:
-            matrix = matrix + log_emissions[..., 0, :][..., None, :]
-        product = log_matmul(rows, matrix)
-        return product.expand((*batch, *product.shape[-2:]))
-    count = _num_blocks(length, batch.numel(), k)
-    if count > 1:
-        return _by_blocks(rows, log_matrices, log_emissions, batch, length, count)
-    chain = _flat(rows, log_matrices, log_emissions, batch)
-    result: Tensor = _Through.apply(chain.initial, chain.matrices, chain.emissions)  # type: ignore[no-untyped-call]
-    return result.reshape((*batch, *result.shape[-2:]))
+def _through(
+    rows: Tensor, log_matrices: Tensor, log_emissions: Tensor | None, batch: torch.Size, log_final: Tensor | None = None
+) -> Tensor:
+    """Rows of log weights times the chain, and times a vector where one is given.
+
+    Shapes: (*, R, K), …, (*, R, K) -> (*batch, R, K), or (*batch, R) with a final vector for each row.
+    """
+    length = num_steps(log_matrices, log_emissions)
+    tensors = [x for x in (rows, log_matrices, log_emissions, log_final) if x is not None]
+    if length > 1 and batch.numel() and is_eager(*tensors):
+        count = _num_blocks(length, batch.numel(), rows.shape[-1])
+        if count > 1:
+            return _by_blocks(rows, log_matrices, log_emissions, batch, log_final, length, count)
+        found: Tensor = _Through.apply(batch, rows, log_matrices, log_emissions, log_final)  # type: ignore[no-untyped-call]
+        return found
+    product = log_matmul(rows, _tree(log_matrices, log_emissions)) if length else rows
+    product = product.expand((*batch, *product.shape[-2:]))
+    return product if log_final is None else log_sum_exp(product + log_final, (-1,))
 
 
 def _flat(rows: Tensor, log_matrices: Tensor, log_emissions: Tensor | None, batch: torch.Size) -> Chain:
+    """The chain with one batch dim after time. Shapes: as `Chain` has them."""
     n, k, length = batch.numel(), log_matrices.shape[-1], num_steps(log_matrices, log_emissions)
     initial = rows.expand((*batch, *rows.shape[-2:])).reshape(n, *rows.shape[-2:])
     if math.prod(log_matrices.shape[:-3]) == 1:
@@ -189,7 +188,13 @@ def _num_blocks(length: int, n: int, k: int) -> int:
 
 
 def _by_blocks(
-    rows: Tensor, log_matrices: Tensor, log_emissions: Tensor | None, batch: torch.Size, length: int, count: int
+    rows: Tensor,
+    log_matrices: Tensor,
+    log_emissions: Tensor | None,
+    batch: torch.Size,
+    log_final: Tensor | None,
+    length: int,
+    count: int,
 ) -> Tensor:
     """Products of blocks of equal length, then rows through those products, then through the steps left over."""
     size, k = length // count, log_matrices.shape[-1]
@@ -205,10 +210,12 @@ def _by_blocks(
     matrices = blocks(log_matrices, -3)
     shape = _batch(matrices, inner)
     products = _through(log_identity(log_matrices), matrices, inner, shape)
-    rows = _through(rows, products.expand((*shape[:-1], count, k, k)), None, batch)
+    products = products.expand((*shape[:-1], count, k, k))
     if cut == length:
-        return rows
-    return _through(rows, rest(log_matrices, -3), None if log_emissions is None else rest(log_emissions, -2), batch)
+        return _through(rows, products, None, batch, log_final)
+    rows = _through(rows, products, None, batch)
+    after = None if log_emissions is None else rest(log_emissions, -2)
+    return _through(rows, rest(log_matrices, -3), after, batch, log_final)
 
 
 def _tree(log_matrices: Tensor, log_emissions: Tensor | None, largest: bool = False) -> Tensor:
@@ -230,52 +237,100 @@ def _multiply_best(left: Bundle, right: Bundle) -> Bundle:
 
 
 class _Through(torch.autograd.Function):
-    """Rows through a chain, (n, R, K), (T or 1, n or 1, K, K), (T, n, K) -> (n, R, K)."""
+    """`_through`, one step after the other; the way back takes vectors only."""
 
     @staticmethod
-    def forward(ctx: Any, initial: Tensor, matrices: Tensor, emissions: Tensor) -> Tensor:
-        chain = Chain(initial, matrices, emissions)
-        ctx.attempt = None
-        result = None
+    def forward(
+        ctx: Any,
+        batch: torch.Size,
+        rows: Tensor,
+        log_matrices: Tensor,
+        log_emissions: Tensor | None,
+        log_final: Tensor | None,
+    ) -> Tensor:
+        chain = _flat(rows, log_matrices, log_emissions, batch)
+        ctx.batch, ctx.attempt, last = batch, None, None
         for real in _attempts(chain):
             swept = real.forward()
             if swept is not None:
-                result = real.last(swept)
+                last = real.last(swept)
                 ctx.attempt = (real, swept) if any(ctx.needs_input_grad) else None
                 break
-        if result is None:
-            result = log_forward(_precise(chain))[-1]
-        ctx.save_for_backward(initial, matrices, emissions, result)
-        return result.to(initial.dtype, copy=True)
+        if last is None:
+            last = log_forward(_precise(chain))[-1]
+        result = last.view(*batch, *last.shape[1:])
+        if log_final is not None:
+            result = log_sum_exp(result + log_final, (-1,))
+        ctx.save_for_backward(rows, log_matrices, log_emissions, log_final, last, result)
+        return result.to(rows.dtype, copy=True)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        *inputs, result = ctx.saved_tensors
-        if torch.is_grad_enabled():  # differentiated once more
-            initial, matrices, emissions = inputs
-            product = _tree(matrices.movedim(0, -3), emissions.movedim(0, -2))
-            wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad, strict=True) if needed]
-            found = iter(torch.autograd.grad(log_matmul(initial, product), wanted, gradient, create_graph=True))
-            return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)  # type: ignore[misc]
-        chain = Chain(*inputs)
-        possible = ~result.isneginf()
-        total: Gradients | None = None
-        for sign in (1.0, -1.0):
-            part = (gradient * sign).clamp_min(0.0).to(result.dtype) * possible
-            if sign < 0 and not bool(part.any()):
-                break
-            log_final = torch.where(part > 0, part.log() - result, -torch.inf)
-            some = _gradients(chain, ctx.attempt, log_final, part.sum(-1, keepdim=True))
-            if total is None:
-                total = some
-            else:
-                total = Gradients(
-                    total.initial - some.initial, total.matrices - some.matrices, total.emissions - some.emissions
-                )
-        assert total is not None
-        return tuple(
-            g.to(x.dtype) for g, x in zip((total.initial, total.matrices, total.emissions), inputs, strict=True)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, last, result = ctx.saved_tensors
+        rows, log_matrices, log_emissions, log_final = inputs
+        if torch.is_grad_enabled():
+            return None, *_twice(inputs, ctx.needs_input_grad[1:], gradient)
+        gradient = gradient.to(last.dtype).masked_fill(result.isneginf(), 0.0)
+        chain = _flat(rows, log_matrices, log_emissions, ctx.batch)
+        by_final = None
+        if log_final is not None:
+            shares = last.view(*ctx.batch, *last.shape[1:]) + log_final
+            if ctx.needs_input_grad[4]:
+                by_final = (shares - result.masked_fill(result.isneginf(), torch.inf)[..., None]).exp() * gradient[
+                    ..., None
+                ]
+            ends = log_final.to(last.dtype).expand(shares.shape).reshape(last.shape)
+            found = _gradients(chain, ctx.attempt, ends, gradient.reshape(*last.shape[:-1], 1))
+        else:
+            found = _of_weighted(chain, ctx.attempt, last, gradient.reshape(last.shape))
+        shape = (*ctx.batch, -1, *chain.matrices.shape[-2:])
+        by_matrix = found.matrices.transpose(0, 1)
+        by_matrix = by_matrix[0] if chain.matrices.shape[1] == 1 else by_matrix.reshape(shape)
+        grads = (
+            found.initial.reshape(*ctx.batch, *last.shape[1:]),
+            by_matrix,
+            found.emissions.transpose(0, 1).reshape(shape[:-1]),
+            by_final,
         )
+        return None, *(
+            None if x is None or g is None else _sum_to(g, x.shape).to(x.dtype)
+            for g, x in zip(grads, inputs, strict=True)
+        )
+
+
+def _sum_to(x: Tensor, shape: torch.Size) -> Tensor:
+    """Summed over what was broadcast; dims of size 1 on the left may be missing."""
+    return x if x.shape == shape else x.reshape(shape) if x.numel() == shape.numel() else x.sum_to_size(shape)
+
+
+def _of_weighted(chain: Chain, attempt: tuple[RealChain, Swept] | None, last: Tensor, gradient: Tensor) -> Gradients:
+    """Gradients under any weighting of the log weights at the end: of a positive part and of a negative one."""
+    positive = _of_positive(chain, attempt, last, gradient.clamp_min(0.0))
+    if not bool((gradient < 0).any()):
+        return positive
+    negative = _of_positive(chain, attempt, last, (-gradient).clamp_min(0.0))
+    return Gradients(
+        positive.initial - negative.initial,
+        positive.matrices - negative.matrices,
+        positive.emissions - negative.emissions,
+    )
+
+
+def _of_positive(chain: Chain, attempt: tuple[RealChain, Swept] | None, last: Tensor, weights: Tensor) -> Gradients:
+    log_final = torch.where(weights > 0, weights.log() - last, -torch.inf)
+    return _gradients(chain, attempt, log_final, weights.sum(-1, keepdim=True))
+
+
+def _twice(inputs: list[Tensor | None], needed: tuple[bool, ...], gradient: Tensor) -> list[Tensor | None]:
+    """The gradients as functions that can be differentiated again."""
+    rows, log_matrices, log_emissions, log_final = inputs
+    assert rows is not None and log_matrices is not None
+    result = log_matmul(rows, _tree(log_matrices, log_emissions))
+    if log_final is not None:
+        result = log_sum_exp(result + log_final, (-1,))
+    wanted = [x for x, need in zip(inputs, needed, strict=True) if need and x is not None]
+    found = iter(torch.autograd.grad(result.expand(gradient.shape), wanted, gradient, create_graph=True))
+    return [next(found) if need else None for need in needed]
 
 
 def _attempts(chain: Chain) -> Iterator[RealChain]:

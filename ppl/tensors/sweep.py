@@ -96,7 +96,7 @@ class RealChain:
         """From the final log weights (n, R, K) back: `before` matrix t is what comes later. None if inexact."""
         ending = log_final + self.log_weights[-1][:, None]
         start = (ending - _finite(ending.amax(-1, keepdim=True))).exp_()
-        before, after, scales = self._sweep(start, self._steps(self.matrices.mT), self.weights[:-1], reverse=True)
+        before, after, scales = self._sweep(start, self._steps(self._turned()), self.weights[:-1], reverse=True)
         if not self._is_exact(after, log_final):
             return None
         return Swept(before, after, start, scales)
@@ -126,7 +126,11 @@ class RealChain:
             outer = heads[:, :, 0, :, None] * tails
         else:
             outer = heads.mT @ tails
-        return Gradients(by_initial, outer * self.matrices, by_emission)
+        return Gradients(by_initial, outer.mul_(self.matrices), by_emission)
+
+    def _turned(self) -> Tensor:
+        """The matrices, each transposed; a matrix that is used at every step is worth laying out anew."""
+        return self.matrices.mT.contiguous() if self.matrices.shape[0] == 1 else self.matrices.mT
 
     def _steps(self, matrices: Tensor) -> Sequence[Tensor]:
         steps = (matrices[:, 0] if matrices.shape[1] == 1 else matrices).unbind(0)
