@@ -13,11 +13,12 @@ from ppl.handlers.enum import Axis, PlateTooDeepError, enum, enumerated_sites
 from ppl.handlers.plate import plate
 from ppl.handlers.replay import replay
 from ppl.infer.elbo import sequential
+from ppl.infer.elbo.chains import find_chains, homes
 from ppl.infer.elbo.estimator import Baselines, Expectation, check_home, estimate, sum_all, sum_out_model
 from ppl.infer.elbo.matching import check_match
 from ppl.infer.elbo.nesting import find_plate_nesting, run
 from ppl.infer.elbo.reductions import check_reductions
-from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms, plate_axis
+from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms
 from ppl.site import Site
 from ppl.trace import Trace
 
@@ -159,10 +160,13 @@ class ELBO:
                 model_trace, _ = ran.result
                 names = enumerated.union(ran.chosen, enumerated_sites(model_trace))
                 self._check(model_trace, guide_trace, names)
-                models.append(({**chosen, **ran.chosen}, model_terms(model_trace, Terms(), names - enumerated)))
+                terms = model_terms(model_trace, Terms(), names - enumerated)
+                terms.chains = find_chains(model_trace, names - enumerated)
+                models.append(({**chosen, **ran.chosen}, terms))
                 _grow(sizes, {**guided.sizes, **ran.sizes})
                 _join(sources, ran.sources)
-                home.update({n: _plates_of((guide_trace if n in guide_trace else model_trace)[n]) for n in names})
+                for name in names:
+                    home.update(homes((guide_trace if name in guide_trace else model_trace)[name]))
         terms = _stack(models, sizes, sources, ("model", "scaled"))
         terms.take_guide(_stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights")))
         return self._assemble(terms, home, guide_trace, guide_axes)
@@ -209,6 +213,11 @@ def _check_dims_of_guide(guide: Trace, enumerated: list[str]) -> None:
     """A guide's enumerated sites must keep their dims, which the model's sites are to share."""
     owners: dict[int, str] = {}
     for name in enumerated:
+        if guide[name].step_of or guide[name].spans:
+            raise ValueError(
+                f"site '{guide[name].step_of or name}' of the guide is enumerated in a scan, which only models can do. Leave it "
+                "out of the guide, so that the model's is summed out, or write the guide's chain with ppl.markov."
+            )
         (dim,) = (dim for dim, axis in guide[name].enum_dims if axis == name)
         if dim in owners:
             raise ValueError(
@@ -237,10 +246,6 @@ def _is_factor(site: Site) -> bool:
     return site.kind == "sample" and site.observed
 
 
-def _plates_of(site: Site) -> Names:
-    return frozenset(plate_axis(frame.name) for frame in site.plates if frame.dim is not None)
-
-
 def _grow(sizes: dict[str, int], seen: dict[str, int]) -> None:
     for name, size in seen.items():
         sizes[name] = max(size, sizes.get(name, 0))
@@ -259,6 +264,7 @@ def _stack(
 ) -> Terms:
     """The terms of all sequential runs as one."""
     result = Terms(scales={name: scale for _, terms in parts for name, scale in terms.scales.items()})
+    result.chains = {axis: chain for _, terms in parts for axis, chain in terms.chains.items()}
     for kind in kinds:
         factors = [(chosen, getattr(terms, kind)) for chosen, terms in parts]
         impossible = -torch.inf if kind in ("model", "weights") else 0.0
