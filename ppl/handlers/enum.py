@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl.site import Site, Step, expand_to_plates
 from ppl.stack import Handler, perform
-from ppl.tensors.chains import at_step, before
+from ppl.tensors.timeline import at_step, before
 from ppl.trace import Trace
 
 

@@ -12,16 +12,16 @@ from torch import Tensor
 from ppl.handlers.enum import enum, enumerated_sites
 from ppl.handlers.trace import trace
 from ppl.infer.elbo import sequential
-from ppl.infer.elbo.chains import find_chains, homes
 from ppl.infer.elbo.estimator import check_home, explain_intractable
 from ppl.infer.elbo.nesting import find_plate_nesting
 from ppl.infer.elbo.terms import Terms, model_terms, to_factor
+from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
 from ppl.stack import unrecorded
-from ppl.tensors.chains import Chained
 from ppl.tensors.elimination import Intractable, Summed, eliminate
 from ppl.tensors.factor import Factor
 from ppl.tensors.semiring import Reduction
+from ppl.tensors.timeline import SummedTimeline
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -44,7 +44,7 @@ class Enumerated:
         """The plates of each variable, as axes."""
         return {name: plates for site in self.names.values() for name, plates in homes(site).items()}
 
-    def eliminate(self, reduction: Reduction, tape: list[Summed | Chained] | None = None) -> list[Factor]:
+    def eliminate(self, reduction: Reduction, tape: list[Summed | SummedTimeline] | None = None) -> list[Factor]:
         """Sum out all enumerated sites.
 
         Raises: ValueError naming sites and plates for a structure that cannot be summed out.
@@ -54,8 +54,8 @@ class Enumerated:
             check_home(name, factor, home)
         plates = frozenset(axis for f in self.factors.values() for axis in f.axes if axis not in home)
         try:
-            chains = find_chains(self.names, self.names)
-            return eliminate(self.factors.values(), home, plates, reduction=reduction, tape=tape, chains=chains)
+            timelines = find_timelines(self.names, self.names)
+            return eliminate(self.factors.values(), home, plates, reduction=reduction, tape=tape, timelines=timelines)
         except Intractable as error:
             raise ValueError(explain_intractable(error, self.factors)) from error
 

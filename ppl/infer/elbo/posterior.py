@@ -10,10 +10,10 @@ from torch import Tensor
 from ppl.infer.elbo.enumerated import Enumerated, support_of
 from ppl.infer.elbo.terms import event_axes, plate_axis
 from ppl.site import Site, plate_shape
-from ppl.tensors.chains import Chained
 from ppl.tensors.elimination import Summed, backtrack
 from ppl.tensors.factor import Factor, take
 from ppl.tensors.semiring import log_sum_exp, maximum
+from ppl.tensors.timeline import SummedTimeline
 from ppl.trace import Trace
 
 
@@ -22,7 +22,7 @@ def posterior(found: Enumerated, temperature: int) -> Trace:
 
     A site of a scan has its values of all steps.
     """
-    tape: list[Summed | Chained] = []
+    tape: list[Summed | SummedTimeline] = []
     found.eliminate(log_sum_exp if temperature else maximum, tape)
     chosen = backtrack(tape, _draw if temperature else _best)
     decided = {name: _decide(found, site, chosen.get(name)) for name, site in found.names.items()}
