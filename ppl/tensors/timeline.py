@@ -163,7 +163,7 @@ def sum_along(
             found = chain_evidence(initial, matrices, matrices.new_zeros(matrices.shape[-1]), emissions)
             return Factor(outer, found.expand(plates))
     full = matrices if emissions is None else matrices + emissions[..., None, :]
-    full = full.expand(*plates, max(full.shape[-3], _steps(parts, time, timeline)), *full.shape[-2:])
+    full = full.expand(*plates, *full.shape[-3:])
     if tape is not None:
         factor = Factor((*outer, "time", "from", "to"), full)
         tape.append(SummedTimeline(time, timeline, names, sizes, factor, reduction))
@@ -218,11 +218,13 @@ def _matrices(
     count = math.prod(sizes) ** history
     matrices = matrices.expand(*batch, *(sizes * (2 * history)))
     matrices = matrices.reshape(*batch, count, count)
+    steps = _steps(parts, time, timeline)
     if not apart:
-        return matrices, None
+        return matrices.expand(*batch[:-1], steps, count, count), None
     emissions = _unrepeated(add([_compact(f) for f in apart]).aligned((*outer, time, *names)))
-    batch = emissions.shape[: dim + 1]
-    return matrices, emissions.expand(*batch, *sizes).reshape(*batch, count)
+    batch = emissions.shape[:dim]
+    emissions = emissions.expand(*batch, emissions.shape[dim] if matrices.shape[-3] > 1 else steps, *sizes)
+    return matrices, emissions.reshape(*batch, -1, count)
 
 
 def _unrepeated(tensor: Tensor) -> Tensor:
