@@ -126,7 +126,7 @@ def jax_step(kind: str, size: int) -> tuple[Callable[[], float], float]:
                 numpyro.sample("x", dist.Categorical(em[z]), obs=x)
             return z, None
 
-        numpyro_scan(step, jnp.zeros(N, dtype=jnp.int32), data)
+        numpyro_scan(step, jnp.zeros((), dtype=jnp.int32), data)
 
     def mixture(data: Any) -> None:
         weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(10)))
@@ -142,7 +142,7 @@ def jax_step(kind: str, size: int) -> tuple[Callable[[], float], float]:
     else:
         model, expose, data = hmm, ["tr", "em"], jnp.asarray(rng.integers(0, V, (size, N)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    guide = AutoDelta(block(model, hide_fn=lambda site: site.get("name") not in expose))
+    guide = AutoDelta(block(model, hide_fn=lambda site: site["type"] == "sample" and site["name"] not in expose))
     svi = SVI(model, guide, Adam(0.01), TraceEnum_ELBO(max_plate_nesting=1))
     state = svi.init(jax.random.PRNGKey(0), data)
     update = jax.jit(svi.update)
