@@ -58,9 +58,7 @@ def log_density(params: Params, regimes: Sequence[int], x: Tensor) -> float:
         out[t, :, t] = h[k]
     out = out.reshape(2 * steps, steps)
     noise = np.diag(np.concatenate([r[k] ** 2 for k in regimes]))
-    whole = st.multivariate_normal(
-        np.concatenate(states) @ out, out.T @ blocks.reshape(2 * steps, -1) @ out + noise
-    )
+    whole = st.multivariate_normal(np.concatenate(states) @ out, out.T @ blocks.reshape(2 * steps, -1) @ out + noise)
     return float(whole.logpdf(x.numpy().reshape(-1)))
 
 
@@ -186,7 +184,7 @@ class TestChosenMatrices:
         assert trace.log_prob("x").sum().item() == pytest.approx(total, rel=1e-10)
 
     def test_posterior_draws(self, name: str) -> None:
-        program, choices, shared = PROGRAMS[name]
+        program, choices, _ = PROGRAMS[name]
         drawn = infer_discrete(config_enumerate(program), temperature=1)
         table = weights(name)
         posterior = np.exp(table - sp.logsumexp(table, 0))
@@ -201,6 +199,119 @@ class TestChosenMatrices:
                 counts[position[tuple(values)], row] += 1
         spread = np.sqrt(posterior * (1 - posterior) / draws)
         assert (abs(counts / draws - posterior) <= 4 * spread + 1 / draws).all()
+
+
+#: laws of the observations by regimes at each step, (*batch, T), and how they see the data
+KIN: dict[str, tuple[Callable[[Tensor], Any], Callable[[Tensor], Tensor]]] = {
+    "gamma": (
+        lambda k: hmm(PARAMS, k, lambda *a: dist.GammaGaussianHMM(dist.Gamma(Q[k[..., 0], 0], 1.3), *a)),
+        lambda x: x,
+    ),
+    "linear": (lambda k: hmm(PARAMS, k, dist.LinearHMM), lambda x: x),
+    "independent": (
+        lambda k: dist.IndependentHMM(hmm(PARAMS, k[..., None, :]).expand((*k.shape[:-1], 3))),
+        lambda x: torch.cat([x, x + 1, x - 1], -1),
+    ),
+    "factors": (
+        lambda k: dist.GaussianMRF(
+            dist.MultivariateNormal(torch.as_tensor(START[0]), torch.as_tensor(START[1])),
+            dist.Normal(torch.zeros_like(Q).repeat(1, 2)[0], torch.cat([Q, Q], -1)[k]).to_event(1),
+            dist.Normal(torch.cat([Q, R], -1)[k], 1.0).to_event(1),
+        ),
+        lambda x: x,
+    ),
+    "discrete": (lambda k: dist.DiscreteHMM(PROBS.log(), F[k], dist.Normal(Q[k], 1.0)), lambda x: x[..., 0]),
+}
+
+
+@pytest.mark.parametrize("name", KIN)
+@pytest.mark.parametrize("form", ["series", "change"])
+def test_kin_under_enumeration(name: str, form: str) -> None:
+    build, see = KIN[name]
+    time, changes = torch.arange(T), form == "change"
+    probs = torch.full((T + 1,), 1 / (T + 1), dtype=torch.float64) if changes else PROBS
+    obs = see(X)
+
+    def law(z: Tensor) -> Any:
+        return build((time >= z[..., None]).long() if changes else z[..., None])
+
+    @config_enumerate
+    def model() -> None:
+        with ppl.plate("series", N):
+            ppl.sample("x", law(ppl.sample("z", dist.Categorical(probs))), obs=obs)
+
+    each = [[law(torch.tensor(z)).log_prob(row).item() for row in obs] for z in range(len(probs))]
+    expected = sp.logsumexp(np.array(each) + probs.log().numpy()[:, None], 0).sum()
+    assert TraceEnum_ELBO().loss(model, lambda: None) == pytest.approx(-expected, rel=1e-10)
+
+
+def test_regimes_of_groups_and_of_series_in_them() -> None:
+    x = data(3, N, T)
+    follow = torch.stack([PROBS, PROBS.flip(0)])
+
+    @config_enumerate
+    def model() -> None:
+        with ppl.plate("groups", 3, dim=-2):
+            a = ppl.sample("a", dist.Categorical(PROBS))
+            with ppl.plate("series", N, dim=-1):
+                z = ppl.sample("z", dist.Categorical(follow[a]))
+                regime = torch.stack(torch.broadcast_tensors(a, a, z, z, a, z), -1)
+                ppl.sample("x", hmm(PARAMS, regime), obs=x)
+
+    expected = 0.0
+    for group in x:
+        each = [
+            [[log_density(PARAMS, [a, a, z, z, a, z], row) + float(follow[a, z].log()) for z in (0, 1)] for a in (0, 1)]
+            for row in group
+        ]
+        expected += sp.logsumexp(sp.logsumexp(each, -1).sum(0) + PROBS.log().numpy())
+    assert TraceEnum_ELBO().loss(model, lambda: None) == pytest.approx(-expected, rel=1e-10)
+
+
+def test_missing_steps_and_series_that_do_not_count() -> None:
+    torch.manual_seed(1)
+    keep, counted = torch.rand(N, T) > 0.3, torch.tensor([True, False, True, True])
+    gaps = torch.where(keep[..., None], X, torch.nan)
+
+    def masked(regime: Tensor) -> Any:
+        return hmm(PARAMS, regime, lambda *a: dist.GaussianHMM(*a[:-1], a[-1].mask(keep)))
+
+    @config_enumerate
+    def model() -> None:
+        with ppl.plate("series", N), ppl.handlers.mask(mask=counted):
+            ppl.sample("x", masked(ppl.sample("z", dist.Categorical(PROBS))[..., None]), obs=gaps)
+
+    each = torch.stack([masked(torch.full((N, T), k)).log_prob(gaps) + PROBS[k].log() for k in range(K)])
+    expected = each.logsumexp(0)[counted].sum().item()
+    assert TraceEnum_ELBO().loss(model, lambda: None) == pytest.approx(-expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("plate", [True, False])
+def test_a_regime_that_is_taken_for_time(plate: bool) -> None:
+    """As many regimes as steps, so that all shapes fit."""
+    x = data(2, 2) if plate else data(2)
+
+    @config_enumerate
+    def model() -> None:
+        with ppl.plate("series", 2) if plate else ppl.handlers.mask(mask=True):
+            z = ppl.sample("z", dist.Categorical(PROBS))
+            ppl.sample("x", hmm(PARAMS, z), obs=x)
+
+    with pytest.raises(ValueError, match=r"site 'x' .* enumerated site 'z'.*table\[z\[\.\.\., None\]\]"):
+        TraceEnum_ELBO().loss(model, lambda: None)
+
+
+def test_regimes_one_after_the_other_that_agree() -> None:
+    """Where both regimes have the same matrices, each still has a gradient of its own."""
+    same = {k: v[:1].expand_as(v).clone().requires_grad_() for k, v in PARAMS.items()}
+
+    def model() -> None:
+        z = ppl.sample("z", dist.Categorical(PROBS), infer={"enumerate": "sequential"})
+        ppl.sample("x", hmm(same, z[..., None]), obs=X[0])
+
+    loss = TraceEnum_ELBO()(model, lambda: None)
+    for gradient in torch.autograd.grad(loss, list(same.values())):
+        torch.testing.assert_close(gradient[0] / PROBS[0], gradient[1] / PROBS[1])
 
 
 def _each(best: Any, shared: bool) -> list[int]:
