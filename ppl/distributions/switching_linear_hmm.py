@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import copy
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Size, Tensor
@@ -11,13 +13,19 @@ from torch.distributions import constraints
 from ppl.distributions.categorical import Categorical
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.distributions.hidden_markov import HiddenMarkovModel, check_event_shapes, step_matrix
-from ppl.distributions.lifting import lift
+from ppl.distributions.linear_gaussian import steps_of, window
 from ppl.distributions.multivariate_normal import MultivariateNormal
 from ppl.distributions.normal_vector import normal_vector
-from ppl.tensors.kalman import StateSpace, affine_path
-from ppl.tensors.log_matrix import chain_maps, draw_index
-from ppl.tensors.scan import associative_scan
-from ppl.tensors.switching import Mixture, Regimes, switching_density, switching_filter, switching_moments
+from ppl.tensors.kalman import StateSpace
+from ppl.tensors.switching import (
+    Mixture,
+    Regimes,
+    switching_density,
+    switching_draw,
+    switching_filter,
+    switching_moments,
+    switching_smoother,
+)
 
 #: The largest number of paths of regimes that an exact density sums over.
 MAX_PATHS = 2**20
@@ -123,12 +131,7 @@ class SwitchingLinearHMM(HiddenMarkovModel):
         steps: dict[str, ShapeLike] = {f"{k} (without regimes)": batch[:-1] for k, batch in regimes.items()}
         steps["transition_logits"] = transition_logits.shape[:-2]
         self.exact = exact
-        self.initial_logits = initial_logits - initial_logits.logsumexp(-1, True)
-        self.transition_logits = transition_logits - transition_logits.logsumexp(-1, True)
-        self.initial_mvn, self.transition_mvn, self.observation_mvn = map(
-            lift, (initial_mvn, transition_mvn, observation_mvn)
-        )
-        self.transition_matrix, self.observation_matrix = transition_matrix, observation_matrix
+        chain = transition_logits - transition_logits.logsumexp(-1, True)
         space = StateSpace(
             initial.loc if initial.loc.dim() > 1 else initial.loc[None],
             initial.covariance if initial.covariance.dim() > 2 else initial.covariance[None],
@@ -140,16 +143,52 @@ class SwitchingLinearHMM(HiddenMarkovModel):
             _regime_first(observation.covariance, 2, size),
             None if observation.observed is None else _regime_first(observation.observed, 1, size),
         )
-        chain = self.transition_logits
-        self.model = Regimes(space, self.initial_logits, chain if chain.dim() > 2 else chain[None])
+        self.model = Regimes(
+            space, initial_logits - initial_logits.logsumexp(-1, True), chain if chain.dim() > 2 else chain[None]
+        )
         self._take_shapes(start, steps, duration, (d,), validate_args)
         if self.duration is not None:
             self._check_paths(self.duration)
 
     @property
+    def initial_logits(self) -> Tensor:
+        """Log probabilities of the regime before the first step. Shapes: (*batch, S)."""
+        return self.model.initial
+
+    @property
+    def transition_logits(self) -> Tensor:
+        """Log probabilities of the next regime by the one before it. Shapes: (*batch, T, S, S)."""
+        return self.model.transition
+
+    @property
+    def initial_mvn(self) -> MultivariateNormal:
+        """The law of the state before the first step, regime as its last batch dim."""
+        return MultivariateNormal(self.model.space.initial_loc, self.model.space.initial_cov, validate_args=False)
+
+    @property
+    def transition_matrix(self) -> Tensor:
+        """From state to mean of the next one. Shapes: (*batch, T, S, n, n)."""
+        return self.model.space.transition.movedim(-4, -3)
+
+    @property
+    def transition_mvn(self) -> MultivariateNormal:
+        """The noise of the transitions, time and regime as its last batch dims."""
+        return _mvn(self.model.space.transition_loc, self.model.space.transition_cov)
+
+    @property
+    def observation_matrix(self) -> Tensor:
+        """From state to mean of the observation. Shapes: (*batch, T, S, n, d)."""
+        return self.model.space.observation.movedim(-4, -3)
+
+    @property
+    def observation_mvn(self) -> MultivariateNormal:
+        """The noise of the observations, time and regime as its last batch dims; without masks."""
+        return _mvn(self.model.space.observation_loc, self.model.space.observation_cov)
+
+    @property
     def num_regimes(self) -> int:
         """How many regimes there are."""
-        return self.initial_logits.shape[-1]
+        return self.model.initial.shape[-1]
 
     def _check_paths(self, length: int) -> None:
         """Raise ValueError where an exact density would sum over too many paths."""
@@ -196,6 +235,56 @@ class SwitchingLinearHMM(HiddenMarkovModel):
         )
         return Categorical(logits=found.log_weight[..., 0, :].expand((*batch, s)), validate_args=False), state
 
+    def smooth(self, value: Tensor) -> Categorical:
+        """The law of each step's regime given all observations, as a batch (*sample, *batch, T).
+
+        Exact with `exact`; otherwise as far as a later observation tells of a regime only by way of the next regime.
+        """
+        value = self._checked(value)
+        shape = (*value.shape[:-1], self.num_regimes)
+        if value.shape[-2] == 0:
+            return Categorical(logits=value.new_zeros(shape), validate_args=False)
+        return Categorical(
+            logits=switching_smoother(self.model, value, not self.exact).expand(shape), validate_args=False
+        )
+
+    def prefix_condition(self, data: Tensor) -> Self:
+        """The law of the rest of a sequence given its beginning: a forecast.
+
+        What the data say of the state is merged into one normal for each regime, with `exact` too.
+
+        Shapes: data (*batch, t, d) -> event shape (T - t, d).
+        Raises: ValueError where nothing is left.
+        """
+        count = data.shape[-2]
+        if self.duration is not None and count >= self.duration:
+            raise ValueError(
+                f"SwitchingLinearHMM.prefix_condition: data of shape {tuple(data.shape)} has {count} steps, and the whole "
+                f"sequence only {self.duration}: nothing is left. Pass fewer steps, or a longer duration."
+            )
+        steps, chain = self.model.space, self.model.transition
+        varying = [(k, dim, x) for k, dim, x in steps_of(steps) if x.shape[dim] != 1]
+        varies = chain.shape[-3] != 1
+        before = replace(steps, **{k: x[window(dim, 0, count)] for k, dim, x in varying})
+        after = replace(steps, **{k: x[window(dim, count, None)] for k, dim, x in varying})
+        first = self._from(Regimes(before, self.model.initial, chain[..., :count, :, :] if varies else chain), count)
+        regime, state = first.filter(data)
+        rest = Regimes(
+            replace(after, initial_loc=state.loc, initial_cov=state.covariance_matrix),
+            regime.logits,
+            chain[..., count:, :, :] if varies else chain,
+        )
+        new = self._from(rest, None if self.duration is None else self.duration - count)
+        new._batch_shape = state.batch_shape[:-1]
+        return new
+
+    def _from(self, model: Regimes, duration: int | None) -> Self:
+        """This model with other parameters."""
+        new = copy.copy(self)
+        new.model, new.duration = model, duration
+        new._event_shape = Size((1 if duration is None else duration, self.obs_dim))
+        return new
+
     def sample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         """Draw sequences of observations, missing ones too."""
         return self.sample_path(sample_shape).observations
@@ -203,31 +292,7 @@ class SwitchingLinearHMM(HiddenMarkovModel):
     def sample_path(self, sample_shape: ShapeLike = Size()) -> SwitchingPath:
         """Draw regimes, states and observations together. Shapes: -> (*sample_shape, *batch, T), and so on."""
         with torch.no_grad():
-            length, size = self._length(), self.num_regimes
-            batch = (*sample_shape, *self.batch_shape)
-            model = self.model.over(length)
-            first = draw_index(model.initial.expand((*batch, size)))
-            maps = draw_index(model.transition.expand((*batch, length, size, size)))
-            (paths,) = associative_scan(chain_maps, (maps,), -2)
-            regimes = paths.gather(-1, first[..., None, None].expand((*batch, length, 1))).squeeze(-1)
-
-            def chosen(x: Tensor, event_dim: int) -> Tensor:
-                """The parameters of the regimes drawn. Shapes: (*batch, S, T, *event) -> (…, T, *event)."""
-                event = x.shape[x.dim() - event_dim :]
-                index = regimes[(..., None, slice(None), *([None] * event_dim))].expand((*batch, 1, length, *event))
-                x = x.expand((*batch, size, length, *event))
-                return x.gather(len(batch), index).squeeze(len(batch))
-
-            space = model.space
-            at = _start_of(space, first, size)
-            states = affine_path(
-                chosen(space.transition, 2),
-                _noisy(chosen(space.transition_loc, 1), chosen(space.transition_cov, 2)),
-                _noisy(*at),
-            )
-            seen = (states[..., None, :] @ chosen(space.observation, 2)).squeeze(-2)
-            noise = _noisy(chosen(space.observation_loc, 1), chosen(space.observation_cov, 2))
-            return SwitchingPath(regimes, states, seen + noise)
+            return SwitchingPath(*switching_draw(self.model, (*sample_shape, *self.batch_shape), self._length()))
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of each observation. Shapes: (*batch, T, d)."""
@@ -266,16 +331,6 @@ def _regime_first(x: Tensor, event_dim: int, size: int) -> Tensor:
     return x.movedim(-1 - event_dim, -2 - event_dim)
 
 
-def _start_of(space: StateSpace, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of the initial states in the regimes drawn."""
-    n, batch = space.initial_loc.shape[-1], first.shape
-    index = first[..., None, None].expand((*batch, 1, n))
-    loc = space.initial_loc.expand((*batch, size, n)).gather(-2, index).squeeze(-2)
-    cov = space.initial_cov.expand((*batch, size, n, n)).gather(-3, index[..., None].expand((*batch, 1, n, n)))
-    return loc, cov.squeeze(-3)
-
-
-def _noisy(loc: Tensor, cov: Tensor) -> Tensor:
-    """A normal draw around each mean."""
-    noise: Tensor = torch.linalg.cholesky(cov) @ torch.randn_like(loc)[..., None]
-    return loc + noise.squeeze(-1)
+def _mvn(loc: Tensor, cov: Tensor) -> MultivariateNormal:
+    """As given by a user, time before regimes. Shapes: (*batch, S, T, n), (*batch, S, T, n, n)."""
+    return MultivariateNormal(loc.movedim(-3, -2), cov.movedim(-4, -3), validate_args=False)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppl.tensors.kalman import LOG_2PI, StateSpace, seen, symmetric
-from ppl.tensors.log_matrix import log_matmul
+from ppl.tensors.kalman import LOG_2PI, StateSpace, affine_path, seen, symmetric
+from ppl.tensors.log_matrix import chain_maps, draw_index, log_matmul
+from ppl.tensors.scan import associative_scan
 from ppl.tensors.semiring import log_sum_exp
 
 
@@ -96,6 +97,33 @@ def switching_filter(model: Regimes, value: Tensor, merge: bool) -> Mixture:
     return _run(model, seen(model.space, value[..., None, :, :]), length, merge)
 
 
+def switching_smoother(model: Regimes, value: Tensor, merge: bool) -> Tensor:
+    """Log probabilities of each step's regime given all observations.
+
+    Args: merge, as in `switching_filter`; what comes later then tells of a regime only by the regime that follows it.
+    Shapes: value (*batch, T, d) -> (*batch, T, S), T at least 1.
+    Source: Kim (1994), equation 19.
+    """
+    length, size = value.shape[-2], model.initial.shape[-1]
+    model = model.over(length)
+    sight = seen(model.space, value[..., None, :, :])
+    if not merge:  # the histories are all there, the latest regime as the fastest index
+        weight = _run(model, sight, length, merge).log_weight.flatten(-2)
+        sides = [weight.unflatten(-1, (-1, size, size ** (length - 1 - t))) for t in range(length)]
+        return torch.stack([log_sum_exp(side, (-3, -1)) for side in sides], -2).log_softmax(-1)
+    state, found = _start(model), []
+    for t in range(length):
+        state = _update(*_weigh(_predict(state, model, t, merge), sight, t)).merged()
+        found.append(state.log_weight.squeeze(-2).log_softmax(-1))
+    smooth = [found[-1]]
+    for t in reversed(range(length - 1)):
+        joint = found[t][..., :, None] + model.transition[..., t + 1, :, :]
+        ahead = log_sum_exp(joint, (-2,))[..., None, :]
+        back = joint - torch.where(ahead > -torch.inf, ahead, torch.zeros_like(ahead))
+        smooth.append(log_sum_exp(back + smooth[-1][..., None, :], (-1,)))
+    return torch.stack(smooth[::-1], -2)
+
+
 def switching_moments(model: Regimes, length: int) -> Mixture:
     """Regimes and states before anything is observed: exact means and covariances by regime.
 
@@ -111,6 +139,43 @@ def switching_moments(model: Regimes, length: int) -> Mixture:
         torch.stack([s.loc for s in found], -5),
         torch.stack([s.cov for s in found], -5),
     )
+
+
+def switching_draw(model: Regimes, batch: tuple[int, ...], length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw regimes, states and observations. Shapes: -> (*batch, T), (*batch, T, n), (*batch, T, d)."""
+    size = model.initial.shape[-1]
+    model = model.over(length)
+    first = draw_index(model.initial.expand((*batch, size)))
+    maps = draw_index(model.transition.expand((*batch, length, size, size)))
+    (paths,) = associative_scan(chain_maps, (maps,), -2)
+    regimes = paths.gather(-1, first[..., None, None].expand((*batch, length, 1))).squeeze(-1)
+    space = model.space
+    start = (
+        (space.initial_loc[..., None, :], first[..., None], 1),
+        (space.initial_cov[..., None, :, :], first[..., None], 2),
+    )
+    initial = _noisy(*(_chosen(*part, size) for part in start)).squeeze(-2)
+
+    def steps(loc: Tensor, cov: Tensor) -> Tensor:
+        return _noisy(_chosen(loc, regimes, 1, size), _chosen(cov, regimes, 2, size))
+
+    matrix = _chosen(space.transition, regimes, 2, size)
+    states = affine_path(matrix, steps(space.transition_loc, space.transition_cov), initial)
+    images = (states[..., None, :] @ _chosen(space.observation, regimes, 2, size)).squeeze(-2)
+    return regimes, states, images + steps(space.observation_loc, space.observation_cov)
+
+
+def _chosen(x: Tensor, regimes: Tensor, event_dim: int, size: int) -> Tensor:
+    """The parameters of given regimes. Shapes: (*, S or 1, T, *event), regimes (*batch, T) -> (*batch, T, *event)."""
+    batch, steps = regimes.shape[:-1], x.shape[x.dim() - event_dim - 1 :]
+    index = regimes.unsqueeze(-2)[(..., *(None,) * event_dim)].expand((*batch, 1, *steps))
+    return x.expand((*batch, size, *steps)).gather(len(batch), index).squeeze(len(batch))
+
+
+def _noisy(loc: Tensor, cov: Tensor) -> Tensor:
+    """A normal draw around each mean."""
+    noise: Tensor = torch.linalg.cholesky(cov) @ torch.randn_like(loc)[..., None]
+    return loc + noise.squeeze(-1)
 
 
 def _start(model: Regimes) -> Mixture:

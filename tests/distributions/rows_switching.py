@@ -14,13 +14,13 @@ from case import Array, Case, rows
 import ppl.distributions as dist
 
 
-def path_moments(z: Any, loc: Array, cov: Array, f: Array, q: Array, h: Array, a: Array, r: Array) -> Any:
+def path_moments(z: Any, loc: Array, cov: Array, f: Array, b: Array, q: Array, h: Array, a: Array, r: Array) -> Any:
     """Mean and covariance of all observations on a path z_1 … z_T; the parameters by step and regime (T, S, …).
 
     Each noise is followed to each later observation.
     """
     steps, d = len(z), h.shape[-1]
-    chosen = [(f[t, k], q[t, k], h[t, k], a[t, k], r[t, k]) for t, k in enumerate(z)]
+    chosen = [(f[t, k], b[t, k], q[t, k], h[t, k], a[t, k], r[t, k]) for t, k in enumerate(z)]
     mean, at = np.zeros((steps, d)), loc
     effects = np.zeros((steps + 1, len(loc), steps, d))  # of the noise that enters at step s on the observation at t
     for s in range(steps + 1):
@@ -28,12 +28,12 @@ def path_moments(z: Any, loc: Array, cov: Array, f: Array, q: Array, h: Array, a
         for t in range(s - 1, steps):
             carried = carried @ chosen[t][0] if t >= s else carried
             if t >= 0:
-                effects[s, :, t] = carried @ chosen[t][2]
-    for t, (matrix, _, out, offset, _) in enumerate(chosen):
-        at = at @ matrix
+                effects[s, :, t] = carried @ chosen[t][3]
+    for t, (matrix, drift, _, out, offset, _) in enumerate(chosen):
+        at = at @ matrix + drift
         mean[t] = at @ out + offset
     covariance = np.zeros((steps, d, steps, d))
-    for s, source in enumerate([cov, *(q for _, q, _, _, _ in chosen)]):
+    for s, source in enumerate([cov, *(noise for _, _, noise, _, _, _ in chosen)]):
         covariance += np.einsum("itd,ij,jue->tdue", effects[s], source, effects[s])
     for t, (*_, noise) in enumerate(chosen):
         covariance[t, :, t] += noise
@@ -66,7 +66,7 @@ def switching(x: Array, initial: Array, transition: Array, loc: Array, scale: Ar
 def _switching(x: Array, initial: Array, transition: Array, loc: Array, scale: Array, *others: Array) -> Any:
     f, q, h, a, r = others
     size, length = len(initial), len(x)
-    steps = [by_step(v, length) for v in (f, _squares(q), h, a, _squares(r))]
+    steps = [by_step(v, length) for v in (f, 0 * q, _squares(q), h, a, _squares(r))]
     start = (np.broadcast_to(v, (size, len(loc))) for v in (loc, scale))
     return switching(x, initial, by_step(transition, length), *start, steps)
 
