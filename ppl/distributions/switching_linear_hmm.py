@@ -20,6 +20,7 @@ from ppl.tensors.kalman import StateSpace
 from ppl.tensors.switching import (
     Mixture,
     Regimes,
+    possible,
     switching_density,
     switching_draw,
     switching_filter,
@@ -226,14 +227,15 @@ class SwitchingLinearHMM(HiddenMarkovModel):
             (n,).
         """
         value = self._checked(value)
-        found = switching_filter(self.model, value, not self.exact).merged()
+        found = switching_filter(self.model, value, not self.exact)
         batch, s, n = value.shape[:-2], self.num_regimes, self.hidden_dim
         state = MultivariateNormal(
             found.loc[..., 0, :, :, 0].expand((*batch, s, n)),
             found.cov[..., 0, :, :, :].expand((*batch, s, n, n)),
             validate_args=False,
         )
-        return Categorical(logits=found.log_weight[..., 0, :].expand((*batch, s)), validate_args=False), state
+        logits = possible(found.log_weight[..., 0, :].log_softmax(-1)).expand((*batch, s))
+        return Categorical(logits=logits, validate_args=False), state
 
     def smooth(self, value: Tensor) -> Categorical:
         """The law of each step's regime given all observations, as a batch (*sample, *batch, T).
@@ -244,9 +246,8 @@ class SwitchingLinearHMM(HiddenMarkovModel):
         shape = (*value.shape[:-1], self.num_regimes)
         if value.shape[-2] == 0:
             return Categorical(logits=value.new_zeros(shape), validate_args=False)
-        return Categorical(
-            logits=switching_smoother(self.model, value, not self.exact).expand(shape), validate_args=False
-        )
+        logits = possible(switching_smoother(self.model, value, not self.exact)).expand(shape)
+        return Categorical(logits=logits, validate_args=False)
 
     def prefix_condition(self, data: Tensor) -> Self:
         """The law of the rest of a sequence given its beginning: a forecast.
@@ -298,7 +299,7 @@ class SwitchingLinearHMM(HiddenMarkovModel):
         """Mean and variance of each observation. Shapes: (*batch, T, d)."""
         length = self._length()
         state = switching_moments(self.model, length)
-        space = self.model.over(length).space
+        space = self.model.space.over(length)
         h = space.observation.mT.movedim(-4, -3)
         share = state.log_weight[..., 0, :, None].exp()
         state = Mixture(share, state.loc[..., 0, :, :, :], state.cov[..., 0, :, :, :])

@@ -6,15 +6,20 @@ whole, and grows S-fold at each step, or is merged into one normal for each regi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ppl.tensors.kalman import LOG_2PI, StateSpace, affine_path, seen, symmetric
-from ppl.tensors.log_matrix import chain_maps, draw_index, log_matmul
+from ppl.tensors.log_matrix import chain_maps, draw_index
 from ppl.tensors.scan import associative_scan
-from ppl.tensors.semiring import log_sum_exp
+
+#: The log weight of what cannot be: finite, so that no step needs to look for weights that are all zero and have no
+#: shares, and far below all others.
+NEVER = -1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +39,6 @@ class Regimes:
         """Whether the initial state's law is one for all regimes, so that nothing is lost with the first of them."""
         return self.space.initial_loc.shape[-2] == 1 == self.space.initial_cov.shape[-3]
 
-    def over(self, length: int) -> Regimes:
-        """The same with all parameters repeated to `length` steps."""
-        t = self.transition
-        return Regimes(self.space.over(length), self.initial, t.expand((*t.shape[:-3], length, *t.shape[-2:])))
-
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
@@ -53,48 +53,43 @@ class Mixture:
 
     def log_total(self) -> Tensor:
         """The log of the sum of the weights. Shapes: -> (*batch)."""
-        return log_sum_exp(self.log_weight, (-2, -1))
+        return possible(self.log_weight.logsumexp((-2, -1)))
 
     def merged(self) -> Mixture:
-        """One normal for each regime, with the mean and covariance of its mixture (P = 1).
-
-        A regime that cannot be has the plain average of its normals.
-        """
-        total = log_sum_exp(self.log_weight, (-2,))[..., None, :]
-        weight = torch.where(total > -torch.inf, self.log_weight, torch.zeros_like(self.log_weight))
-        share = weight.softmax(-2)[..., None, None]
-        loc = (share * self.loc).sum(-4, keepdim=True)
+        """One normal for each regime, with the mean and covariance of its mixture (P = 1)."""
+        total = self.log_weight.logsumexp(-2, True)
+        share = self.log_weight.softmax(-2)[..., None, None]  # sums to 1 even where no weight counts
+        loc = (share * self.loc).sum(-4, True)
         off = self.loc - loc
-        cov = (share * (self.cov + off @ off.mT)).sum(-4, keepdim=True)
-        return Mixture(total, loc, symmetric(cov))
+        return Mixture(total, loc, symmetric((share * (self.cov + off * off.mT)).sum(-4, True)))
+
+
+def possible(log_weight: Tensor) -> Tensor:
+    """Log weights as they are meant: -inf where a regime cannot be."""
+    return log_weight.masked_fill(log_weight < 0.1 * NEVER, -torch.inf)
 
 
 def switching_density(model: Regimes, value: Tensor, merge: bool) -> Tensor:
     """The log density of observations; see `switching_filter`. Shapes: value (*batch, T, d) -> (*batch)."""
-    length = value.shape[-2]
-    if length == 0:
+    if value.shape[-2] == 0:
         return value.sum((-1, -2))
-    model = model.over(length)
-    sight = seen(model.space, value[..., None, :, :])
-    state = _run(model, sight, length - 1, merge)
-    return _weigh(_predict(state, model, length - 1, merge), sight, length - 1)[0].log_total()
+    dynamics, looks = _dynamics(model, value.shape[-2]), _looks(model, value)
+    *_, state = _run(model, dynamics[:-1], looks[:-1], merge)
+    return _weigh(_predict(state, dynamics[-1], merge), looks[-1])[0].log_total()
 
 
 def switching_filter(model: Regimes, value: Tensor, merge: bool) -> Mixture:
-    """What observations say of the last regime and state.
+    """What observations say of the last regime and state, with one normal for each regime.
 
     Args: merge, whether to merge the normals of each regime before every step: the second order generalised
-        pseudo-Bayesian filter, in O(T S²). Otherwise nothing is lost, in O(Sᵀ).
-    Shapes: value (*batch, T, d) -> (*batch).
+        pseudo-Bayesian filter, in O(T S²). Otherwise they are merged at the end alone, in O(Sᵀ).
+    Shapes: value (*batch, T, d) -> (*batch, 1, S).
     Source: Murphy (1998), "Switching Kalman filters", on GPB(2); Kim (1994), "Dynamic linear models with
         Markov-switching", section 2.
     """
     length = value.shape[-2]
-    if length == 0:
-        n, batch = value.sum((-1, -2))[..., None, None], _start(model)
-        return Mixture(n + batch.log_weight, batch.loc, batch.cov)
-    model = model.over(length)
-    return _run(model, seen(model.space, value[..., None, :, :]), length, merge)
+    *_, state = _run(model, _dynamics(model, length), _looks(model, value), merge)
+    return state.merged()
 
 
 def switching_smoother(model: Regimes, value: Tensor, merge: bool) -> Tensor:
@@ -102,37 +97,30 @@ def switching_smoother(model: Regimes, value: Tensor, merge: bool) -> Tensor:
 
     Args: merge, as in `switching_filter`; what comes later then tells of a regime only by the regime that follows it.
     Shapes: value (*batch, T, d) -> (*batch, T, S), T at least 1.
-    Source: Kim (1994), equation 19.
+    Source: Kim (1994), section 3.
     """
     length, size = value.shape[-2], model.initial.shape[-1]
-    model = model.over(length)
-    sight = seen(model.space, value[..., None, :, :])
+    states = _run(model, _dynamics(model, length), _looks(model, value), merge)
     if not merge:  # the histories are all there, the latest regime as the fastest index
-        weight = _run(model, sight, length, merge).log_weight.flatten(-2)
+        weight = states[-1].log_weight.flatten(-2)
         sides = [weight.unflatten(-1, (-1, size, size ** (length - 1 - t))) for t in range(length)]
-        return torch.stack([log_sum_exp(side, (-3, -1)) for side in sides], -2).log_softmax(-1)
-    state, found = _start(model), []
-    for t in range(length):
-        state = _update(*_weigh(_predict(state, model, t, merge), sight, t)).merged()
-        found.append(state.log_weight.squeeze(-2).log_softmax(-1))
+        return torch.stack([side.logsumexp((-3, -1)) for side in sides], -2).log_softmax(-1)
+    found = [state.merged().log_weight.squeeze(-2).log_softmax(-1) for state in states[1:]]
     smooth = [found[-1]]
-    for t in reversed(range(length - 1)):
-        joint = found[t][..., :, None] + model.transition[..., t + 1, :, :]
-        ahead = log_sum_exp(joint, (-2,))[..., None, :]
-        back = joint - torch.where(ahead > -torch.inf, ahead, torch.zeros_like(ahead))
-        smooth.append(log_sum_exp(back + smooth[-1][..., None, :], (-1,)))
+    for filtered, transition in zip(found[:-1][::-1], _chain(model, length)[1:][::-1], strict=True):
+        back = (filtered[..., :, None] + transition.squeeze(-3)).log_softmax(-2)
+        smooth.append((back + smooth[-1][..., None, :]).logsumexp(-1))
     return torch.stack(smooth[::-1], -2)
 
 
 def switching_moments(model: Regimes, length: int) -> Mixture:
     """Regimes and states before anything is observed: exact means and covariances by regime.
 
-    Shapes: -> (*batch, 1, S) with time before them: (*batch, T, 1, S).
+    Shapes: -> (*batch, T, 1, S).
     """
-    model = model.over(length)
     state, found = _start(model), []
-    for t in range(length):
-        state = _predict(state, model, t, True).merged()
+    for step in _dynamics(model, length):
+        state = _predict(state, step, True).merged()
         found.append(state)
     return Mixture(
         torch.stack([s.log_weight for s in found], -3),
@@ -144,12 +132,11 @@ def switching_moments(model: Regimes, length: int) -> Mixture:
 def switching_draw(model: Regimes, batch: tuple[int, ...], length: int) -> tuple[Tensor, Tensor, Tensor]:
     """Draw regimes, states and observations. Shapes: -> (*batch, T), (*batch, T, n), (*batch, T, d)."""
     size = model.initial.shape[-1]
-    model = model.over(length)
     first = draw_index(model.initial.expand((*batch, size)))
     maps = draw_index(model.transition.expand((*batch, length, size, size)))
     (paths,) = associative_scan(chain_maps, (maps,), -2)
     regimes = paths.gather(-1, first[..., None, None].expand((*batch, length, 1))).squeeze(-1)
-    space = model.space
+    space = model.space.over(length)
     start = (
         (space.initial_loc[..., None, :], first[..., None], 1),
         (space.initial_cov[..., None, :, :], first[..., None], 2),
@@ -178,64 +165,92 @@ def _noisy(loc: Tensor, cov: Tensor) -> Tensor:
     return loc + noise.squeeze(-1)
 
 
+class _Step(NamedTuple):
+    """A step's parameters, a dim for the histories left of the regimes. Shapes: (*, 1, S, …)."""
+
+    transition: Tensor
+    f: Tensor
+    b: Tensor
+    q: Tensor
+
+
+class _Look(NamedTuple):
+    """An observation less its mean, and how it comes from the state. Shapes: (*, 1, S, …); constant (*, 1, S)."""
+
+    y: Tensor
+    h: Tensor
+    r: Tensor
+    constant: Tensor
+
+
+def _chain(model: Regimes, length: int) -> tuple[Tensor, ...]:
+    chain = _never(model.transition)
+    return chain.expand((*chain.shape[:-3], length, *chain.shape[-2:])).unsqueeze(-4).unbind(-3)
+
+
+def _dynamics(model: Regimes, length: int) -> list[_Step]:
+    space = model.space.over(length)
+    parts = space.transition.mT, space.transition_loc[..., None], space.transition_cov
+    steps = (part.unsqueeze(-5).unbind(-3) for part in parts)
+    return [_Step(*step) for step in zip(_chain(model, length), *steps, strict=True)]
+
+
+def _looks(model: Regimes, value: Tensor) -> list[_Look]:
+    y, h, r, count = seen(model.space.over(value.shape[-2]), value[..., None, :, :])
+    parts = (part.unsqueeze(-5).unbind(-3) for part in (y[..., None], h, r))
+    constant = (-0.5 * LOG_2PI * count.sum(-1)).unsqueeze(-3).unbind(-1)
+    return [_Look(*look) for look in zip(*parts, constant, strict=True)]
+
+
+def _never(logits: Tensor) -> Tensor:
+    return logits.clamp(min=NEVER)
+
+
 def _start(model: Regimes) -> Mixture:
-    """The law before the first step."""
+    """The law before the first step; one normal if all regimes share it."""
     space = model.space
-    s, n = model.initial.shape[-1], space.initial_loc.shape[-1]
-    loc = space.initial_loc.expand((*space.initial_loc.shape[:-2], s, n))
-    cov = space.initial_cov.expand((*space.initial_cov.shape[:-3], s, n, n))
-    return Mixture(model.initial[..., None, :], loc[..., None, :, :, None], cov[..., None, :, :, :])
+    loc, cov = space.initial_loc[..., None, :, :, None], space.initial_cov[..., None, :, :, :]
+    return Mixture(_never(model.initial)[..., None, :], loc, cov)
 
 
-Sight = tuple[Tensor, Tensor, Tensor, Tensor]
+def _run(model: Regimes, dynamics: Sequence[_Step], looks: Sequence[_Look], merge: bool) -> list[Mixture]:
+    """The states at the start and after each step."""
+    states = [_start(model)]
+    for step, look in zip(dynamics, looks, strict=True):
+        states.append(_update(*_weigh(_predict(states[-1], step, merge), look)))
+    return states
 
 
-def _run(model: Regimes, sight: Sight, length: int, merge: bool) -> Mixture:
-    state = _start(model)
-    for t in range(length):
-        state = _update(*_weigh(_predict(state, model, t, merge), sight, t))
-    return state
-
-
-def _predict(state: Mixture, model: Regimes, t: int, merge: bool) -> Mixture:
+def _predict(state: Mixture, step: _Step, merge: bool) -> Mixture:
     """The state after a step of each regime: the regimes before it join the history."""
-    space, transition = model.space, model.transition[..., t, :, :]
-    if t == 0 and model.shares_start:
-        weight = log_matmul(state.log_weight, transition)
-        loc, cov = state.loc[..., :1, :, :], state.cov[..., :1, :, :]
+    if state.log_weight.shape[-1] != 1 == state.loc.shape[-3]:  # what differs is the regimes' weights alone
+        weight = (state.log_weight[..., None] + step.transition).logsumexp(-2)
+        loc, cov = state.loc, state.cov
     else:
-        state = state.merged() if merge else state
-        weight = (state.log_weight[..., None] + transition[..., None, :, :]).flatten(-3, -2)
-        loc, cov = state.loc.flatten(-4, -3)[..., None, :, :], state.cov.flatten(-4, -3)[..., None, :, :]
-    f = space.transition[..., None, :, t, :, :].mT
-    b, q = space.transition_loc[..., None, :, t, :, None], space.transition_cov[..., None, :, t, :, :]
-    return Mixture(weight, f @ loc + b, symmetric(f @ cov @ f.mT + q))
+        state = state.merged() if merge and state.loc.shape[-4] > 1 else state
+        weight = (state.log_weight[..., None] + step.transition).flatten(-3, -2)
+        loc, cov = state.loc.flatten(-4, -3).unsqueeze(-3), state.cov.flatten(-4, -3).unsqueeze(-3)
+    return Mixture(weight, step.f @ loc + step.b, step.f @ cov @ step.f.mT + step.q)
 
 
-_Gain = tuple[Tensor, Tensor, Tensor, Tensor]
+_Gain = tuple[_Look, Tensor, Tensor, Tensor]
 
 
-def _weigh(state: Mixture, sight: Sight, t: int) -> tuple[Mixture, _Gain]:
+def _weigh(state: Mixture, look: _Look) -> tuple[Mixture, _Gain]:
     """Multiply each weight by the density of an observation; also what `_update` needs."""
-    y, h, r = sight[0][..., None, :, t, :, None], sight[1][..., None, :, t, :, :], sight[2][..., None, :, t, :, :]
-    hp = h @ state.cov
-    chol = torch.linalg.cholesky(symmetric(hp @ h.mT + r))
-    residual = y - h @ state.loc
+    hp = look.h @ state.cov
+    chol = torch.linalg.cholesky(hp @ look.h.mT + look.r)
+    residual = look.y - look.h @ state.loc
     white = torch.linalg.solve_triangular(chol, residual, upper=False)
-    log_det = 2 * chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    count = sight[3][..., None, :, t, :].sum(-1)
-    density = -0.5 * (log_det + white.square().sum((-1, -2)) + count * LOG_2PI)
-    return Mixture(state.log_weight + density, state.loc, state.cov), (
-        h,
-        r,
-        residual,
-        torch.cholesky_solve(hp, chol).mT,
-    )
+    log_det = chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    density = look.constant - log_det - 0.5 * white.square().sum((-1, -2))
+    return Mixture(state.log_weight + density, state.loc, state.cov), (look, hp, chol, residual)
 
 
 def _update(state: Mixture, known: _Gain) -> Mixture:
     """Kalman's update of each normal, its covariance in Joseph's form."""
-    h, r, residual, gain = known
-    rest = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device) - gain @ h
-    cov = rest @ state.cov @ rest.mT + gain @ r @ gain.mT
-    return Mixture(state.log_weight, state.loc + gain @ residual, symmetric(cov))
+    look, hp, chol, residual = known
+    gain = torch.cholesky_solve(hp, chol).mT
+    rest = torch.eye(hp.shape[-1], dtype=hp.dtype, device=hp.device) - gain @ look.h
+    cov = rest @ state.cov @ rest.mT + gain @ look.r @ gain.mT
+    return Mixture(state.log_weight, state.loc + gain @ residual, cov)
