@@ -15,7 +15,7 @@ from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.distributions.hidden_markov import HiddenMarkovModel, check_event_shapes, step_matrix
 from ppl.distributions.linear_gaussian import steps_of, window
 from ppl.distributions.multivariate_normal import MultivariateNormal
-from ppl.distributions.normal_vector import normal_vector
+from ppl.distributions.normal_vector import NormalVector, normal_vector
 from ppl.tensors.kalman import StateSpace
 from ppl.tensors.switching import (
     Mixture,
@@ -115,27 +115,21 @@ class SwitchingLinearHMM(HiddenMarkovModel):
             transition_mvn=((n,), transition_mvn.event_shape),
             observation_mvn=((d,), observation_mvn.event_shape),
         )
-        regimes = {
+        batches = {
             "initial_mvn": Size(initial_mvn.batch_shape),
             "transition_matrix": transition_matrix.shape[:-2],
             "transition_mvn": Size(transition_mvn.batch_shape),
             "observation_matrix": observation_matrix.shape[:-2],
             "observation_mvn": Size(observation_mvn.batch_shape),
         }
-        for argument, batch in regimes.items():
-            if batch[-1:] not in ((), (1,), (size,)):
-                raise ValueError(
-                    f"{name}: the rightmost batch dim of '{argument}' must be the regime, of size {size} (or 1), but its "
-                    f"batch shape is {tuple(batch)}. Time stands left of the regime."
-                )
-        start = broadcast_shape(initial_logits.shape[:-1], regimes.pop("initial_mvn")[:-1])
-        steps: dict[str, ShapeLike] = {f"{k} (without regimes)": batch[:-1] for k, batch in regimes.items()}
+        _check_regimes(size, batches)
+        start = broadcast_shape(initial_logits.shape[:-1], batches.pop("initial_mvn")[:-1])
+        steps: dict[str, ShapeLike] = {f"{k} (without regimes)": batch[:-1] for k, batch in batches.items()}
         steps["transition_logits"] = transition_logits.shape[:-2]
         self.exact = exact
         chain = transition_logits - transition_logits.logsumexp(-1, True)
         space = StateSpace(
-            initial.loc if initial.loc.dim() > 1 else initial.loc[None],
-            initial.covariance if initial.covariance.dim() > 2 else initial.covariance[None],
+            *_start_by_regime(initial),
             _regime_first(transition_matrix, 2, size),
             _regime_first(transition.loc, 1, size),
             _regime_first(transition.covariance, 2, size),
@@ -318,6 +312,23 @@ class SwitchingLinearHMM(HiddenMarkovModel):
     def variance(self) -> Tensor:
         """The exact variance, whatever `exact` says."""
         return self._moments()[1].expand(self.shape())
+
+
+def _check_regimes(size: int, batches: dict[str, Size]) -> None:
+    """Whether the last batch dim of each parameter can be the regime; ValueError naming the one whose cannot."""
+    for argument, batch in batches.items():
+        if batch[-1:] not in ((), (1,), (size,)):
+            raise ValueError(
+                f"SwitchingLinearHMM: the rightmost batch dim of '{argument}' must be the regime, of size {size} (or 1), "
+                f"but its batch shape is {tuple(batch)}. Time stands left of the regime."
+            )
+
+
+def _start_by_regime(initial: NormalVector) -> tuple[Tensor, Tensor]:
+    """Mean and covariance with one batch dim for the regime in both. Shapes: -> (*, S or 1, n), (*, S or 1, n, n)."""
+    loc, cov = initial.loc, initial.covariance
+    batch = torch.broadcast_shapes(loc.shape[:-1], cov.shape[:-2]) or (1,)
+    return loc.expand((*batch, *loc.shape[-1:])), cov.expand((*batch, *cov.shape[-2:]))
 
 
 def _regime_first(x: Tensor, event_dim: int, size: int) -> Tensor:

@@ -410,6 +410,14 @@ def test_of_any_length() -> None:
         d.sample()
 
 
+def test_regimes_that_share_a_part_of_the_initial_law() -> None:
+    loc, covariance = vector(N), spd(N, 3)
+    for start in (dist.MultivariateNormal(loc, covariance), dist.Normal(loc, covariance[:, 0].abs()).to_event(1)):
+        d = model(2, 3, initial_mvn=start)
+        x = d.sample()
+        assert d.log_prob(x).item() == pytest.approx(total(d, x), rel=1e-10)
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"keep 2097152 normals.*exact=False"):
         model(21, 2, initial_mvn=normal(N))

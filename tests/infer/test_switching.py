@@ -268,6 +268,43 @@ def test_regimes_of_groups_and_of_series_in_them() -> None:
     assert TraceEnum_ELBO().loss(model, lambda: None) == pytest.approx(-expected, rel=1e-10)
 
 
+def test_a_chain_of_regimes_whose_matrices_an_enumerated_site_chooses() -> None:
+    """A `SwitchingLinearHMM` in a plate: which of two pairs of matrices its regimes have is a site of its own."""
+    tables = torch.stack([F, F.flip(0) * 0.5])  # (pairs, regimes, n, n)
+    chain = torch.tensor([[0.8, 0.2], [0.4, 0.6]], dtype=torch.float64)
+    zero = torch.zeros(2, dtype=torch.float64)
+    x = X[:, :4]
+
+    def law(pair: Tensor) -> Any:
+        return dist.SwitchingLinearHMM(
+            PROBS.log(),
+            dist.MultivariateNormal(torch.as_tensor(START[0]), torch.as_tensor(START[1])),
+            chain.log(),
+            tables[pair[..., None]],  # (*pair, time, regimes, n, n)
+            dist.Normal(zero, Q).to_event(1),
+            H,
+            dist.Normal(zero[:1], R).to_event(1),
+            exact=True,
+        )
+
+    @config_enumerate
+    def model() -> None:
+        with ppl.plate("series", N):
+            ppl.sample("x", law(ppl.sample("pair", dist.Categorical(PROBS))), obs=x)
+
+    table = np.zeros((K, N))
+    for pair, row in itertools.product(range(K), range(N)):
+        params = {**PARAMS, "f": tables[pair]}
+        found = []
+        for path in itertools.product(range(K), repeat=5):
+            weight = PROBS[path[0]].log() + sum(chain[a, b].log() for a, b in itertools.pairwise(path))
+            found.append(weight + log_density(params, path[1:], x[row]))
+        table[pair, row] = sp.logsumexp(found) + PROBS[pair].log()
+    assert TraceEnum_ELBO().loss(model, lambda: None) == pytest.approx(-sp.logsumexp(table, 0).sum(), rel=1e-10)
+    posterior = np.exp(table - sp.logsumexp(table, 0)).T
+    np.testing.assert_allclose(compute_marginals(model)["pair"].probs, posterior, rtol=1e-9)
+
+
 def test_missing_steps_and_series_that_do_not_count() -> None:
     torch.manual_seed(1)
     keep, counted = torch.rand(N, T) > 0.3, torch.tensor([True, False, True, True])
