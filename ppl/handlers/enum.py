@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from ppl.distributions.draws import draws_on_dim
 from ppl.site import Site, Step, expand_to_plates
 from ppl.stack import Handler, perform
 from ppl.trace import Trace
@@ -26,10 +27,16 @@ class Axis:
     name: str
     dim: int
     steps: tuple[Step, ...] = ()
+    num_samples: int | None = None  # how many draws stand there; None for the whole support
 
 
 class enum(Handler):
     """Give each latent site marked `parallel` its whole support, on a batch dim of its own left of all plates.
+
+    With `infer["num_samples"]`, n independent draws stand there instead. Draws that depend on enumerated sites are a set
+    of n for each of their values, and so have their dims too. With `infer["tmc"]` they have not the dims of parents that
+    are draws themselves: "diagonal" draws number k given the parents' number k (parents of another number of draws count
+    as exact ones), "mixture" each one given parents' draws that are chosen at random. A single draw needs no dim.
 
     Every site is told the enumeration dims in use (`site.enum_dims`), because inside `markov` a dim is used again once
     no later step may look back at it.
@@ -72,12 +79,16 @@ class enum(Handler):
         self._check_plates(site)
         live = self._visible(site)
         if site.infer.enumerate == "parallel" and site.value is None and not site.observed:
-            dim = self._free_dim(live)
-            axis = Axis(site.name, dim, site.steps)
-            site = site.replace(value=support_on_dim(site, dim))
-            self.axes = [a for a in self.axes if a.dim != dim or a in live]
-            self.axes.append(axis)
-            live.append(axis)
+            count = site.infer.num_samples
+            if count == 1:
+                _check_kept(site, _parents(site, live))
+            else:
+                dim = self._free_dim(live)
+                axis = Axis(site.name, dim, site.steps, count)
+                site = site.replace(value=support_on_dim(site, dim)) if count is None else _draw(site, axis, live)
+                self.axes = [a for a in self.axes if a.dim != dim or a in live]
+                self.axes.append(axis)
+                live.append(axis)
         return perform(site.replace(enum_dims=tuple((a.dim, a.name) for a in live)))
 
     def _check_plates(self, site: Site) -> None:
@@ -137,3 +148,44 @@ def support_on_dim(site: Site, dim: int) -> Tensor:
         batch = torch.broadcast_shapes(values.shape[:-dim] if not event else values.shape[: -len(event)], d.batch_shape)
         values = values.expand(batch + d.event_shape)
     return values
+
+
+def _parents(site: Site, live: Sequence[Axis]) -> list[Axis]:
+    """The enumerated sites whose values a site's distribution varies with."""
+    batch = site.fn.batch_shape
+    return [axis for axis in live if -axis.dim <= len(batch) and batch[axis.dim] != 1]
+
+
+def _draw(site: Site, axis: Axis, live: Sequence[Axis]) -> Site:
+    """A site with draws on an axis of its own."""
+    parents, tmc = _parents(site, live), site.infer.tmc
+    mixed = [
+        parent
+        for parent in parents
+        if tmc is not None
+        and parent.num_samples is not None
+        and (tmc == "mixture" or parent.num_samples == axis.num_samples)
+    ]
+    _check_kept(site, [parent for parent in parents if parent not in mixed])
+    assert axis.num_samples is not None
+    value = draws_on_dim(
+        expand_to_plates(site, site.fn), axis.num_samples, axis.dim, [parent.dim for parent in mixed], tmc == "diagonal"
+    )
+    return site.replace(value=value, drawn=True, mixed=tuple(parent.name for parent in mixed))
+
+
+def _check_kept(site: Site, parents: Sequence[Axis]) -> None:
+    """Draws for each value of another step's site would have its dim, which the loop uses again."""
+    here = {step.loop: step.step for step in site.steps}
+    for parent in parents:
+        if any(here.get(step.loop, step.step) != step.step for step in parent.steps):
+            how = (
+                "write infer={…, 'tmc': 'mixture'}"
+                if parent.num_samples
+                else "give that one num_samples and this one tmc"
+            )
+            raise ValueError(
+                f"{site}: its {site.infer.num_samples} draws for each value of site '{parent.name}', of another step of the "
+                f"markov loop, cannot be kept once that step's dim is used again. For draws that do not multiply {how}; or "
+                "loop over a plain range."
+            )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ppl.infer.elbo.nesting import find_plate_nesting, run
 from ppl.infer.elbo.reductions import check_reductions
 from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms, plate_axis
 from ppl.site import Site
+from ppl.tensors.factor import Factor
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -26,7 +28,7 @@ PARTICLES = "num_particles_vectorized"
 
 
 class ELBO:
-    """What the two objectives share. Use `Trace_ELBO` or `TraceEnum_ELBO`.
+    """What the objectives share. Use `Trace_ELBO`, `TraceEnum_ELBO` or `TraceTMC_ELBO`.
 
     Args:
         num_particles: how many draws of the guide an estimate averages.
@@ -35,6 +37,7 @@ class ELBO:
     """
 
     enumerates = False  # whether sites marked for enumeration are summed rather than drawn
+    sums_guide = False  # whether those of the guide are summed inside the logarithm too, rather than averaged outside
 
     def __init__(
         self, num_particles: int = 1, max_plate_nesting: int | None = None, vectorize_particles: bool = False
@@ -122,7 +125,7 @@ class ELBO:
             return sum_all(log_q) - sum_all(log_p)
         terms = model_terms(model_trace, Terms())
         guide_terms(guide_trace, frozenset(), terms)
-        return self._assemble(terms, {}, guide_trace)
+        return self._assemble(terms, {}, guide_trace.nodes)
 
     def _enumerated(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], first_dim: int
@@ -145,10 +148,15 @@ class ELBO:
             _check_dims_of_guide(guide_trace, summed)
             enumerated = frozenset(summed).union(chosen)
             guide_axes |= enumerated
-            guides.append((chosen, guide_terms(guide_trace, enumerated, Terms())))
+            guides.append((chosen, self._guide_terms(guide_trace, enumerated)))
+            outside = self._outside(guide_trace, enumerated)
             _grow(sizes_of_guide, guided.sizes)
             _join(sources_of_guide, guided.sources)
             left = min((axis.dim for axis in axes), default=first_dim + 1) - 1
+            if (
+                not self.sums_guide
+            ):  # what the model draws is then a set of draws for each of the guide's, not one for all
+                axes = tuple(replace(axis, num_samples=None) for axis in axes)
 
             def run_model(guide_trace: Trace = guide_trace, left: int = left, axes: tuple[Axis, ...] = axes) -> Any:
                 return _run_enumerated(replay(model, guide_trace), args, kwargs, left, axes)
@@ -159,16 +167,35 @@ class ELBO:
                 model_trace, _ = ran.result
                 names = enumerated.union(ran.chosen, enumerated_sites(model_trace))
                 self._check(model_trace, guide_trace, names)
-                models.append(({**chosen, **ran.chosen}, model_terms(model_trace, Terms(), names - enumerated)))
+                models.append(({**chosen, **ran.chosen}, model_terms(model_trace, Terms(), names - outside)))
                 _grow(sizes, {**guided.sizes, **ran.sizes})
                 _join(sources, ran.sources)
                 home.update({n: _plates_of((guide_trace if n in guide_trace else model_trace)[n]) for n in names})
-        terms = _stack(models, sizes, sources, ("model", "scaled"))
-        terms.take_guide(_stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights")))
-        return self._assemble(terms, home, guide_trace, guide_axes)
+        terms = _stack(models, sizes, sources, ("model", "scaled", "scores"))
+        proposed = _stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights", "scaled"))
+        _check_coupled(terms.scores, sources)
+        if self.sums_guide:
+            _check_coupled(proposed.scores, sources_of_guide)
+        terms.scores = {name: score.sum(home.keys() - guide_axes) for name, score in terms.scores.items()}
+        return self._combine(terms, proposed, home, {**model_trace.nodes, **guide_trace.nodes}, guide_axes)
+
+    def _guide_terms(self, guide: Trace, enumerated: Names) -> Terms:
+        """The guide's part of a bound."""
+        return guide_terms(guide, enumerated, Terms())
+
+    def _outside(self, guide: Trace, enumerated: Names) -> Names:
+        """Which of the guide's enumerated sites the model does not sum out."""
+        return enumerated
+
+    def _combine(
+        self, terms: Terms, proposed: Terms, home: dict[str, Names], sites: Mapping[str, Site], guide_axes: Names
+    ) -> Tensor:
+        """The loss, of the model's and the guide's terms."""
+        terms.take_guide(proposed)
+        return self._assemble(terms, home, sites, guide_axes)
 
     def _assemble(
-        self, terms: Terms, home: dict[str, Names], guide_trace: Trace, guide_axes: Names = frozenset()
+        self, terms: Terms, home: dict[str, Names], sites: Mapping[str, Site], guide_axes: Names = frozenset()
     ) -> Tensor:
         for name, factor in terms.guide.items():
             check_home(name, factor, home)
@@ -176,7 +203,7 @@ class ELBO:
         if not costs:
             return torch.zeros(())
         expectation = Expectation(terms.weights, home)
-        return -estimate(costs, terms.scores, expectation, guide_trace.nodes, self.baselines)
+        return -estimate(costs, terms.scores, expectation, sites, self.baselines)
 
     def _check(self, model_trace: Trace, guide_trace: Trace, enumerated: Names) -> None:
         self.last_traces = model_trace, guide_trace
@@ -239,6 +266,19 @@ def _is_factor(site: Site) -> bool:
 
 def _plates_of(site: Site) -> Names:
     return frozenset(plate_axis(frame.name) for frame in site.plates if frame.dim is not None)
+
+
+def _check_coupled(scores: Mapping[str, Factor], sources: Mapping[str, Names]) -> None:
+    """The runs of a program for a sequential site's values draw with the same random numbers, which scores know nothing of.
+
+    That is no matter for sums, but inside a logarithm.
+    """
+    for name in scores:
+        if sources.get(name):
+            raise ValueError(
+                f"site '{name}' is drawn without reparameterisation and depends on the sequential sites "
+                f"{sorted(sources[name] - {name})}. Enumerate these in parallel, or '{name}' over its whole support."
+            )
 
 
 def _grow(sizes: dict[str, int], seen: dict[str, int]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl.distributions import Bernoulli, Categorical, Distribution, Empirical
 from ppl.infer.elbo.enumerated import Enumerated, enumerate_program, support_of
+from ppl.infer.elbo.monte_carlo import refuse_monte_carlo
 from ppl.infer.elbo.terms import plate_axis
 from ppl.site import Site, plate_shape
 from ppl.tensors.factor import Factor
@@ -28,6 +29,7 @@ def compute_marginals(
     Raises: ValueError for a structure that cannot be summed out.
     """
     found = enumerate_program(model, args, kwargs, first_available_dim)
+    refuse_monte_carlo({**found.names, **found.drawn}, "compute_marginals")
     probabilities = marginal_probabilities(found)
     return {name: _distribution(found, found.names[name], p) for name, p in probabilities.items()}
 

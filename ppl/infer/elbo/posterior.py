@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ppl.infer.elbo.enumerated import Enumerated, support_of
+from ppl.infer.elbo.monte_carlo import refuse_monte_carlo
 from ppl.infer.elbo.terms import event_axes, plate_axis
 from ppl.site import Site, plate_shape
 from ppl.tensors.elimination import Summed, backtrack, take
@@ -16,6 +17,7 @@ from ppl.trace import Trace
 
 def posterior(found: Enumerated, temperature: int) -> Trace:
     """A trace with values for the enumerated sites: a joint draw (temperature 1), or the most probable values (0)."""
+    refuse_monte_carlo({**found.names, **found.drawn}, "infer_discrete")
     tape: list[Summed] = []
     found.eliminate(log_sum_exp if temperature else maximum, tape)
     chosen = backtrack(tape, _draw if temperature else _best)
