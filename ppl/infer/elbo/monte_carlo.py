@@ -42,6 +42,18 @@ def log_proposal(site: Site, log_prob: Factor) -> Factor:
     return Factor(outer, log_sum_exp(components, (-1,)) - math.log(components.shape[-1]))
 
 
+def log_source(site: Site, log_prob: Factor, proposal: Factor) -> Factor:
+    """The log densities that draws had when they were drawn: under "diagonal", each given its own parents' draws."""
+    mixed = [axis for axis in log_prob.axes if axis in site.mixed]
+    if not mixed or site.infer.tmc != "diagonal":
+        return proposal
+    outer = tuple(axis for axis in log_prob.axes if axis not in mixed and axis != site.name)
+    components = log_prob.aligned((*outer, site.name, *mixed))
+    for _ in mixed:
+        components = components.diagonal(dim1=-2, dim2=-1)
+    return Factor((*outer, site.name), components)
+
+
 def log_share(site: Site, log_prob: Factor, proposal: Factor, mask: Factor | None = None) -> Factor:
     """log p/(n q) of each draw; where a mask is false, 1/n, so that a masked place adds nothing."""
     count = site.infer.num_samples or 1

@@ -9,7 +9,7 @@ from torch import Size, Tensor
 
 from ppl.distributions import validation
 from ppl.distributions.distribution import broadcast_shape
-from ppl.infer.elbo.monte_carlo import check_score, is_monte_carlo, log_proposal, log_share
+from ppl.infer.elbo.monte_carlo import check_score, is_monte_carlo, log_proposal, log_share, log_source
 from ppl.site import Site, plate_shape
 from ppl.tensors.factor import Factor
 from ppl.trace import Trace, masked
@@ -114,7 +114,7 @@ def _weight_of_draws(trace: Trace, name: str, scored: bool) -> Factor:
     return log_share(site, log_q, log_proposal(site, log_q))
 
 
-def score_of_draws(trace: Trace, name: str, proposal: Factor) -> Factor | None:
+def score_of_draws(trace: Trace, name: str, log_prob: Factor, proposal: Factor) -> Factor | None:
     """The score function of a site's draws given their parents'; None where they are reparameterised."""
     site = trace[name]
     with validation.trusted():
@@ -122,7 +122,7 @@ def score_of_draws(trace: Trace, name: str, proposal: Factor) -> Factor | None:
     if not isinstance(score, Tensor):
         return None
     check_score(site)
-    return proposal if site.mixed else to_factor(score, site)
+    return log_source(site, log_prob, proposal) if site.mixed else to_factor(score, site)
 
 
 def mask_factor(site: Site) -> Factor | None:
@@ -143,7 +143,7 @@ def model_terms(trace: Trace, into: Terms, summed: Names = frozenset()) -> Terms
                 log_p = to_factor(unmasked(trace, name), site)
                 proposal = log_proposal(site, log_p)
                 into.model[name] = log_share(site, log_p, proposal, mask_factor(site))
-                score = score_of_draws(trace, name, proposal)
+                score = score_of_draws(trace, name, log_p, proposal)
                 if score is not None:
                     into.scores[name] = score
                 continue

@@ -38,8 +38,9 @@ class TraceTMC_ELBO(ELBO):
         for name, site in guide.nodes.items():
             if site.kind != "sample" or (name in enumerated and not is_monte_carlo(site)):
                 continue
-            proposal = log_proposal(site, to_factor(unmasked(guide, name), site))
-            score = score_of_draws(guide, name, proposal)
+            log_q = to_factor(unmasked(guide, name), site)
+            proposal = log_proposal(site, log_q)
+            score = score_of_draws(guide, name, log_q, proposal)
             if score is not None:
                 terms.scores[name] = score
             kept = masked_factor(proposal, mask_factor(site))
