@@ -36,7 +36,8 @@ class enum(Handler):
     With `infer["num_samples"]`, n independent draws stand there instead. Draws that depend on enumerated sites are a set
     of n for each of their values, and so have their dims too. With `infer["tmc"]` they have not the dims of parents that
     are draws themselves: "diagonal" draws number k given the parents' number k (parents of another number of draws count
-    as exact ones), "mixture" each one given parents' draws that are chosen at random. A single draw needs no dim.
+    as exact ones), "mixture" each one given parents' draws that are chosen at random (and values of exact parents, where
+    these are of another step of a markov loop). A single draw needs no dim.
 
     Every site is told the enumeration dims in use (`site.enum_dims`), because inside `markov` a dim is used again once
     no later step may look back at it.
@@ -85,7 +86,11 @@ class enum(Handler):
             else:
                 dim = self._free_dim(live)
                 axis = Axis(site.name, dim, site.steps, count)
-                site = site.replace(value=support_on_dim(site, dim)) if count is None else _draw(site, axis, live)
+                site = (
+                    site.replace(value=support_on_dim(site, dim))
+                    if count is None
+                    else _draw(site, axis, live, self._given)
+                )
                 self.axes = [a for a in self.axes if a.dim != dim or a in live]
                 self.axes.append(axis)
                 live.append(axis)
@@ -156,36 +161,32 @@ def _parents(site: Site, live: Sequence[Axis]) -> list[Axis]:
     return [axis for axis in live if -axis.dim <= len(batch) and batch[axis.dim] != 1]
 
 
-def _draw(site: Site, axis: Axis, live: Sequence[Axis]) -> Site:
+def _draw(site: Site, axis: Axis, live: Sequence[Axis], given: Sequence[Axis]) -> Site:
     """A site with draws on an axis of its own."""
-    parents, tmc = _parents(site, live), site.infer.tmc
-    mixed = [
-        parent
-        for parent in parents
-        if tmc is not None
-        and parent.num_samples is not None
-        and (tmc == "mixture" or parent.num_samples == axis.num_samples)
-    ]
-    _check_kept(site, [parent for parent in parents if parent not in mixed])
     assert axis.num_samples is not None
-    value = draws_on_dim(
-        expand_to_plates(site, site.fn), axis.num_samples, axis.dim, [parent.dim for parent in mixed], tmc == "diagonal"
-    )
+    parents, tmc = _parents(site, live), site.infer.tmc
+    if tmc == "mixture":
+        mixed = [p for p in parents if p.num_samples is not None or not (_is_kept(site, p) or p in given)]
+    else:
+        mixed = [p for p in parents if tmc == "diagonal" and p.num_samples == axis.num_samples]
+    _check_kept(site, [parent for parent in parents if parent not in mixed])
+    d = expand_to_plates(site, site.fn)
+    value = draws_on_dim(d, axis.num_samples, axis.dim, [parent.dim for parent in mixed], tmc == "diagonal")
     return site.replace(value=value, drawn=True, mixed=tuple(parent.name for parent in mixed))
+
+
+def _is_kept(site: Site, parent: Axis) -> bool:
+    """Whether the dim of an enumerated site is in use for as long as a site's own, and not again in the next step."""
+    here = {step.loop: step.step for step in site.steps}
+    return all(here.get(step.loop, step.step) == step.step for step in parent.steps)
 
 
 def _check_kept(site: Site, parents: Sequence[Axis]) -> None:
     """Draws for each value of another step's site would have its dim, which the loop uses again."""
-    here = {step.loop: step.step for step in site.steps}
     for parent in parents:
-        if any(here.get(step.loop, step.step) != step.step for step in parent.steps):
-            how = (
-                "write infer={…, 'tmc': 'mixture'}"
-                if parent.num_samples
-                else "give that one num_samples and this one tmc"
-            )
+        if not _is_kept(site, parent):
             raise ValueError(
-                f"{site}: its {site.infer.num_samples} draws for each value of site '{parent.name}', of another step of the "
-                f"markov loop, cannot be kept once that step's dim is used again. For draws that do not multiply {how}; or "
+                f"{site}: draws for each value of site '{parent.name}', which is of another step of the markov loop, would "
+                "need that one's dim, which is used again. Write infer={…, 'tmc': 'mixture'} with num_samples above 1, or "
                 "loop over a plain range."
             )

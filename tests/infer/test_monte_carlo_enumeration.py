@@ -1,5 +1,7 @@
 """Draws that stand for a site's support: their densities, their gradients, and what refuses them."""
 
+import math
+
 import pytest
 import torch
 from told_draws import outcomes
@@ -7,11 +9,16 @@ from told_draws import outcomes
 import ppl
 import ppl.distributions as dist
 from ppl.distributions.validation import validation_enabled
-from ppl.handlers import enum, trace
+from ppl.handlers import condition, enum, mask, scale, trace
 from ppl.infer import (
+    Predictive,
+    Trace_ELBO,
     TraceEnum_ELBO,
     TraceTMC_ELBO,
+    compute_marginals,
     config_enumerate,
+    explain_enumeration,
+    infer_discrete,
 )
 from ppl.site import Infer
 
@@ -278,3 +285,276 @@ def test_averages_under_a_guide_are_unbiased_with_a_plate(monkeypatch):
 def test_draws_of_the_model_within_an_average_of_the_guide(monkeypatch, u, tmc):
     model, guide = (lambda c: c.model(u, mark(2, tmc))), (lambda c: c.guide_of_u(u))
     check_slope(monkeypatch, TraceEnum_ELBO, model, guide)
+
+
+# -- continuous sites against closed forms
+
+
+def within(values, expected):
+    """Whether the mean of independent values is as expected, within 4 standard errors."""
+    return (values.mean(0) - expected).abs() <= LIMIT * values.std(0) / math.sqrt(len(values)) + 1e-12
+
+
+def estimates(model, guide=nothing, elbo=TraceEnum_ELBO, count=400, parameter=None):
+    """Values of log Ẑ, or of its gradients."""
+    made = elbo()
+    losses = (made(model, guide) for _ in range(count))
+    if parameter is None:
+        return -torch.stack([loss.detach() for loss in losses])
+    return -torch.stack([torch.autograd.grad(loss, parameter)[0] for loss in losses])
+
+
+TIMES = torch.tensor([0.3, -1.2, 2.0, 0.5, 1.1])
+
+
+def walk(mark_of):
+    x = torch.zeros(())
+    for t in ppl.markov(range(len(TIMES))):
+        x = ppl.sample(f"x{t}", dist.Normal(0.9 * x, 1.0), infer=mark_of)
+        ppl.sample(f"y{t}", dist.Normal(x, 0.7), obs=TIMES[t])
+
+
+def evidence_of_walk():
+    steps = torch.tensor([[0.9 ** (i - j) if j <= i else 0.0 for j in range(5)] for i in range(5)])
+    return dist.MultivariateNormal(torch.zeros(5), steps @ steps.T + 0.49 * torch.eye(5)).log_prob(TIMES)
+
+
+@pytest.mark.parametrize("tmc", ["diagonal", "mixture"])
+def test_a_random_walk_in_a_markov_loop(tmc):
+    values = estimates(lambda: walk(mark(25, tmc)))
+    exact = evidence_of_walk()
+    assert within(values.exp(), exact.exp()) and values.mean() < exact < values.mean() + 0.5
+
+
+def test_draws_for_each_value_of_another_step_are_refused():
+    with pytest.raises(ValueError, match=r"site 'x1'.*each value of site 'x0'.*another step.*'tmc': 'mixture'"):
+        TraceEnum_ELBO()(lambda: walk(mark(25)), nothing)
+
+    def switch(z_mark, x_mark):
+        x = torch.zeros(())
+        for t in ppl.markov(range(3)):
+            z = ppl.sample(f"z{t}", dist.Bernoulli(0.5), infer=z_mark)
+            x = ppl.sample(f"x{t}", dist.Normal(x + z, 1.0), infer=x_mark)
+
+    with pytest.raises(ValueError, match=r"site 'x1'.*site 'z0'"):
+        TraceEnum_ELBO()(lambda: switch(EXACT, mark(25, "diagonal")), nothing)
+    with pytest.raises(ValueError, match=r"site 'x1'.*site 'z0'"):
+        TraceEnum_ELBO()(lambda: switch(EXACT, mark(1)), nothing)
+
+
+def test_a_mixture_over_the_values_of_another_step():
+    switches = torch.tensor([[0.9, 0.1], [0.3, 0.7]])
+
+    def model(z_mark, x_mark):
+        x, z = torch.zeros(()), torch.zeros((), dtype=torch.long)
+        for t in ppl.markov(range(3)):
+            z = ppl.sample(f"z{t}", dist.Categorical(switches[z]), infer=z_mark)
+            x = ppl.sample(f"x{t}", dist.Normal(0.9 * x + 2 * z, 1.0), infer=x_mark)
+            ppl.sample(f"y{t}", dist.Normal(x, 0.7), obs=TIMES[t])
+
+    steps = torch.tensor([[0.9 ** (i - j) if j <= i else 0.0 for j in range(3)] for i in range(3)])
+    noise = steps @ steps.T + 0.49 * torch.eye(3)
+    exact = torch.zeros(())
+    for z in torch.cartesian_prod(*[torch.arange(2)] * 3):
+        p = switches[0, z[0]] * switches[z[0], z[1]] * switches[z[1], z[2]]
+        exact = exact + p * dist.MultivariateNormal(steps @ (2.0 * z), noise).log_prob(TIMES[:3]).exp()
+    for z_mark in (EXACT, mark(20, "mixture")):
+        values = estimates(lambda z_mark=z_mark: model(z_mark, mark(20, "mixture")))
+        assert within(values.exp(), exact)
+
+
+@pytest.mark.parametrize("tmc", STRATEGIES)
+def test_pathwise_gradients_of_the_bound(tmc):
+    """E ∇log Ẑ against a difference of E log Ẑ with the same random numbers."""
+    loc = torch.tensor(0.4, requires_grad=True)
+
+    def model(loc=loc):
+        u = ppl.sample("u", dist.Normal(loc, 1.0), infer=mark(3))
+        x = ppl.sample("x", dist.Normal(u * loc, 1.0), infer=mark(3, tmc))
+        ppl.sample("y", dist.Normal(x, 0.5), obs=torch.tensor(1.3))
+
+    step = 1e-5
+    sides = []
+    for sign in (1, -1):
+        ppl.set_rng_seed(0)
+        sides.append(estimates(lambda sign=sign: model(loc.detach() + sign * step), count=50))
+    ppl.set_rng_seed(0)
+    slopes = estimates(model, parameter=loc, count=50)
+    assert torch.allclose(slopes, (sides[0] - sides[1]) / (2 * step), rtol=1e-6, atol=1e-6)
+
+
+def test_draws_of_a_count_without_bound():
+    rate = torch.tensor(1.0, requires_grad=True)
+    y = torch.tensor(1.7)
+
+    def model():
+        k = ppl.sample("k", dist.Poisson(rate), infer=mark(4))
+        ppl.sample("y", dist.Normal(k, 1.0), obs=y)
+
+    support = torch.arange(14.0)
+    log_p, log_likelihood = dist.Poisson(rate).log_prob(support), dist.Normal(support, 1.0).log_prob(y)
+    four = torch.cartesian_prod(*[torch.arange(14)] * 4)
+    bound = (log_p[four].sum(-1).exp() * (log_likelihood[four].logsumexp(-1) - math.log(4))).sum()
+    (slope,) = torch.autograd.grad(bound, rate)
+    assert within(estimates(model).exp(), (log_p + log_likelihood).detach().logsumexp(0).exp())
+    assert within(estimates(model), bound.detach())
+    assert within(estimates(model, parameter=rate, count=500), slope)
+
+
+# -- plates, masks, scales, data
+
+
+def test_masked_draws_add_nothing_and_observed_sites_are_not_drawn():
+    kept = torch.tensor([True, False, True])
+    data = torch.tensor([0.2, 50.0, -0.4])
+
+    def model(tmc, kept=kept):
+        u = ppl.sample("u", dist.Normal(0.0, 1.0), infer=mark(6))
+        with ppl.plate("p", 3), mask(mask=kept):
+            x = ppl.sample("x", dist.Normal(u, 1.0), infer=mark(6, tmc))
+            ppl.sample("y", dist.Normal(x, 0.5), obs=data)
+
+    cov = torch.ones(2, 2) + 1.25 * torch.eye(2)
+    exact = dist.MultivariateNormal(torch.zeros(2), cov).log_prob(data[kept])
+    for tmc in STRATEGIES:
+        assert within(estimates(lambda tmc=tmc: model(tmc)).exp(), exact.exp())
+        none = TraceEnum_ELBO()(lambda tmc=tmc: model(tmc, torch.zeros(3, dtype=torch.bool)), nothing)
+        assert torch.allclose(none, torch.zeros(()), atol=1e-12)
+    given = trace(condition(lambda: model(None), data={"u": torch.zeros(())})).get_trace()
+    assert given["u"].observed and given["u"].enum_dims == ()
+
+
+def test_a_scale_multiplies_the_logarithm():
+    def model():
+        x = ppl.sample("x", dist.Normal(0.0, 1.0), infer=mark(5))
+        ppl.sample("y", dist.Normal(x, 0.5), obs=torch.tensor(1.0))
+
+    ppl.set_rng_seed(3)
+    plain = TraceEnum_ELBO()(model, nothing)
+    ppl.set_rng_seed(3)
+    assert torch.allclose(TraceEnum_ELBO()(scale(model, scale=2.5), nothing), 2.5 * plain)
+
+
+def test_a_subsampled_plate():
+    data = torch.linspace(-1.0, 1.0, 10)
+
+    def model():
+        with ppl.plate("p", 10, subsample_size=4) as index:
+            x = ppl.sample("x", dist.Normal(0.0, 1.0), infer=mark(3000))
+            ppl.sample("y", dist.Normal(x, 0.5), obs=data[index])
+
+    exact = dist.Normal(0.0, 1.25**0.5).log_prob(data).sum()
+    assert within(estimates(model, count=300), exact)
+
+
+# -- with sequential sites
+
+
+def test_draws_in_runs_value_by_value():
+    def model(family):
+        z = ppl.sample("z", dist.Bernoulli(0.3), infer={"enumerate": "sequential"})
+        x = ppl.sample("x", family(1.0 + z), infer=mark(8))
+        ppl.sample("y", dist.Normal(x, 0.5), obs=torch.tensor(1.0))
+
+    terms = [math.log(p) + dist.Normal(m, 1.25**0.5).log_prob(torch.tensor(1.0)) for p, m in ((0.7, 1.0), (0.3, 2.0))]
+    exact = torch.stack(terms).logsumexp(0)
+    assert within(estimates(lambda: model(lambda m: dist.Normal(m, 1.0))).exp(), exact.exp())
+    with pytest.raises(ValueError, match=r"site 'x' is drawn without reparameterisation.*\['z'\].*parallel"):
+        TraceEnum_ELBO()(lambda: model(dist.Poisson), nothing)
+
+
+# -- what reads enumerated sites
+
+
+def pair():
+    z = ppl.sample("z", dist.Categorical(torch.ones(3)), infer=EXACT)
+    x = ppl.sample("x", dist.Normal(z, 1.0), infer=mark(5))
+    return ppl.sample("y", dist.Normal(x, 1.0), obs=torch.tensor(0.5))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        (lambda model: infer_discrete(model)(), "infer_discrete"),
+        (lambda model: infer_discrete(model, temperature=0)(), "infer_discrete"),
+        (compute_marginals, "compute_marginals"),
+        (lambda model: TraceEnum_ELBO().sample_posterior(model, nothing), "infer_discrete"),
+        (lambda model: TraceEnum_ELBO().compute_marginals(model, nothing), "compute_marginals"),
+        (lambda model: Predictive(model, num_samples=2, infer_discrete=True)(), "infer_discrete"),
+    ],
+)
+def test_exact_posteriors_are_refused_by_name(what, name, count):
+    def model():
+        x = ppl.sample("x", dist.Normal(0.0, 1.0), infer=mark(count))
+        ppl.sample("y", dist.Normal(x, 1.0), obs=torch.tensor(0.5))
+
+    with pytest.raises(ValueError, match=rf"{name}: sites \['x'\] are marked with num_samples.*condition"):
+        what(model)
+
+
+def test_exact_posteriors_given_the_values_of_draws():
+    given = condition(pair, data={"x": torch.tensor(1.0)})
+    expected = dist.Normal(torch.arange(3.0), 1.0).log_prob(torch.tensor(1.0)).softmax(0)
+    assert torch.allclose(compute_marginals(given)["z"].probs, expected)
+    assert torch.allclose(
+        TraceEnum_ELBO().compute_marginals(pair, lambda: ppl.sample("x", dist.Delta(torch.tensor(1.0))))["z"].probs,
+        expected,
+    )
+
+
+def test_explanations_count_draws(capsys):
+    found = {site.name: site.size for site in explain_enumeration(pair).sites}
+    assert found == {"z": 3, "x": 5} and "x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_predictions_ignore_the_marks(parallel):
+    drawn = Predictive(pair, num_samples=4, parallel=parallel)()
+    assert drawn["x"].shape == (4,) and len(drawn["x"].unique()) == 4
+
+
+def test_a_bound_of_drawn_sites_ignores_the_marks_and_names_what_the_guide_lacks():
+    def guide():
+        ppl.sample("z", dist.Categorical(torch.ones(3)))
+        ppl.sample("x", dist.Normal(0.0, 1.0), infer=mark(5))
+
+    assert Trace_ELBO()(pair, guide).shape == ()
+    with pytest.raises(ValueError, match=r"lacks the model's latent sites \['z', 'x'\]"):
+        Trace_ELBO()(pair, nothing)
+
+
+def test_draws_of_a_guide_must_lie_in_the_model_s_support():
+    def model():
+        ppl.sample("x", dist.Gamma(1.0, 1.0))
+
+    def guide():
+        ppl.sample("x", dist.Normal(-50.0, 1.0), infer=mark(5))
+
+    with pytest.raises(ValueError, match=r"site 'x'.*support"):
+        TraceTMC_ELBO()(model, guide)
+
+
+def test_a_reduction_over_draws_is_noticed():
+    def model():
+        x = ppl.sample("x", dist.Normal(0.0, 1.0), infer=mark(5))
+        ppl.sample("y", dist.Normal(x.mean(), 1.0), obs=torch.tensor(0.5))
+
+    with pytest.raises(ValueError, match=r"site 'y' was computed from the enumerated site 'x'"):
+        TraceEnum_ELBO()(model, nothing)
+
+
+def test_draws_differentiated_in_part_do_not_mix():
+    class Partly(dist.Normal):
+        def score_parts(self, x):
+            parts = super().score_parts(x)
+            return parts._replace(score_function=parts.log_prob)
+
+    def model(tmc):
+        u = ppl.sample("u", dist.Normal(0.0, 1.0), infer=mark(3))
+        x = ppl.sample("x", Partly(u, 1.0), infer=mark(3, tmc))
+        ppl.sample("y", dist.Normal(x, 1.0), obs=torch.tensor(0.5))
+
+    assert TraceEnum_ELBO()(lambda: model(None), nothing).shape == ()
+    with pytest.raises(ValueError, match=r"site 'x'.*Partly.*'tmc': None"):
+        TraceEnum_ELBO()(lambda: model("mixture"), nothing)

@@ -173,9 +173,8 @@ class ELBO:
                 home.update({n: _plates_of((guide_trace if n in guide_trace else model_trace)[n]) for n in names})
         terms = _stack(models, sizes, sources, ("model", "scaled", "scores"))
         proposed = _stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights", "scaled"))
-        _check_coupled(terms.scores, sources)
-        if self.sums_guide:
-            _check_coupled(proposed.scores, sources_of_guide)
+        averaged = frozenset[str]() if self.sums_guide else guide_axes
+        _check_coupled({**terms.scores, **proposed.scores}, {**sources_of_guide, **sources}, averaged)
         terms.scores = {name: score.sum(home.keys() - guide_axes) for name, score in terms.scores.items()}
         return self._combine(terms, proposed, home, {**model_trace.nodes, **guide_trace.nodes}, guide_axes)
 
@@ -268,16 +267,17 @@ def _plates_of(site: Site) -> Names:
     return frozenset(plate_axis(frame.name) for frame in site.plates if frame.dim is not None)
 
 
-def _check_coupled(scores: Mapping[str, Factor], sources: Mapping[str, Names]) -> None:
+def _check_coupled(scores: Mapping[str, Factor], sources: Mapping[str, Names], averaged: Names) -> None:
     """The runs of a program for a sequential site's values draw with the same random numbers, which scores know nothing of.
 
-    That is no matter for sums, but inside a logarithm.
+    That is no matter where the values are averaged over, but inside a logarithm.
     """
     for name in scores:
-        if sources.get(name):
+        inside = sources.get(name, averaged) - averaged - {name}
+        if inside:
             raise ValueError(
-                f"site '{name}' is drawn without reparameterisation and depends on the sequential sites "
-                f"{sorted(sources[name] - {name})}. Enumerate these in parallel, or '{name}' over its whole support."
+                f"site '{name}' is drawn without reparameterisation and depends on the sequential sites {sorted(inside)}. "
+                f"Enumerate these in parallel, or '{name}' over its whole support."
             )
 
 
