@@ -153,9 +153,7 @@ class ELBO:
             _grow(sizes_of_guide, guided.sizes)
             _join(sources_of_guide, guided.sources)
             left = min((axis.dim for axis in axes), default=first_dim + 1) - 1
-            if (
-                not self.sums_guide
-            ):  # what the model draws is then a set of draws for each of the guide's, not one for all
+            if not self.sums_guide:  # of what the model draws, each of the guide's draws then has a set of its own
                 axes = tuple(replace(axis, num_samples=None) for axis in axes)
 
             def run_model(guide_trace: Trace = guide_trace, left: int = left, axes: tuple[Axis, ...] = axes) -> Any:
