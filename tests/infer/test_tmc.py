@@ -64,7 +64,7 @@ def test_the_estimate_of_the_evidence_is_unbiased_and_the_bound_lies_between(tmc
 @pytest.mark.parametrize("tmc", TMC)
 def test_many_draws_come_close_to_the_evidence(tmc):
     values = estimates(hierarchy, config_enumerate(guess, num_samples=150, tmc=tmc), count=100)
-    print(values.mean()-EVIDENCE, values.std()/10)
+    print(values.mean() - EVIDENCE, values.std() / 10)
     assert (values.mean() - EVIDENCE).abs() < 0.02
 
 
