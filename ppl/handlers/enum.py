@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl.distributions.draws import draws_on_dim
 from ppl.site import Site, Step, expand_to_plates
 from ppl.stack import Handler, perform
+from ppl.tensors.timeline import at_step, before
 from ppl.trace import Trace
 
 
@@ -28,6 +29,33 @@ class Axis:
     dim: int
     steps: tuple[Step, ...] = ()
     num_samples: int | None = None  # how many draws stand there; None for the whole support
+
+
+@dataclass(frozen=True, slots=True)
+class Lagged:
+    """The dims of a site of a scan: `dim` has its value at the step in question, dim - j its value j steps before."""
+
+    name: str
+    dim: int
+    scan: object
+    history: int
+    length: int
+
+    def dims(self) -> range:
+        """All dims that it owns."""
+        return range(self.dim, self.dim - self.history - 1, -1)
+
+    def live(self, site: Site) -> list[tuple[int, str]]:
+        """Which of its values another site may depend on, and their dims."""
+        moment = next((m for m in site.moments if m.scan is self.scan), None)
+        if moment is None:  # the scan is over
+            steps = range(self.length - 1, max(self.length - 1 - self.history, -1), -1)
+            return [(self.dim - lag, at_step(self.name, step)) for lag, step in enumerate(steps)]
+        lags = range(moment.back, self.history + 1)
+        if moment.together or not isinstance(moment.index, int):
+            return [(self.dim - lag, before(self.name, lag)) for lag in lags]
+        target = moment.index + moment.back
+        return [(self.dim - lag, at_step(self.name, target - lag)) for lag in lags if target >= lag]
 
 
 class enum(Handler):
@@ -61,17 +89,18 @@ class enum(Handler):
         self.first_available_dim = first_available_dim
         self._given = tuple(axes)
         self.axes = list(self._given)
+        self.lagged: dict[str, Lagged] = {}  # the sites of scans
         self._first_dim = (
             max(first_available_dim, *(a.dim for a in self._given)) if self._given else first_available_dim
         )
 
     def fresh(self) -> Self:
         new = copy.copy(self)
-        new.axes = list(self._given)
+        new.axes, new.lagged = list(self._given), {}
         return new
 
     def __enter__(self) -> Any:
-        self.axes = list(self._given)
+        self.axes, self.lagged = list(self._given), {}
         return super().__enter__()
 
     def handle(self, site: Site) -> Site:
@@ -80,6 +109,8 @@ class enum(Handler):
         self._check_plates(site)
         live = self._visible(site)
         if site.infer.enumerate == "parallel" and site.value is None and not site.observed:
+            if site.moments:
+                return self._at_step(site, live)
             count = site.infer.num_samples
             if count == 1:
                 _check_kept(site, _parents(site, live))
@@ -94,7 +125,36 @@ class enum(Handler):
                 self.axes = [a for a in self.axes if a.dim != dim or a in live]
                 self.axes.append(axis)
                 live.append(axis)
-        return perform(site.replace(enum_dims=tuple((a.dim, a.name) for a in live)))
+        return perform(site.replace(enum_dims=self._dims(live, site)))
+
+    def _dims(self, live: list[Axis], site: Site) -> tuple[tuple[int, str], ...]:
+        dims = [(a.dim, a.name) for a in live]
+        for lagged in self.lagged.values():
+            dims += lagged.live(site)
+        return tuple(dims)
+
+    def _at_step(self, site: Site, live: list[Axis]) -> Site:
+        """A site of a scan: its dims are the same at all steps."""
+        if len(site.moments) > 1:
+            raise ValueError(
+                f"{site}: a scan within a scan cannot have enumerated sites. Write the outer one as a loop, "
+                "`for t in ppl.markov(range(T)):`, with other names in each step."
+            )
+        if site.infer.num_samples is not None:
+            raise ValueError(
+                f"{site}: num_samples does not go with a scan, whose steps share one draw's dim. Enumerate the site's support, "
+                "or write the scan as a loop, `for t in ppl.markov(range(T)):`."
+            )
+        (moment,) = site.moments
+        if site.name not in self.lagged:
+            first = self._free_dim(live, moment.history + 1)
+            self.lagged[site.name] = Lagged(site.name, first, moment.scan, moment.history, moment.length)
+        dims = self._dims(live, site)
+        if moment.back > moment.history:  # too long ago to matter: any value will do
+            d = expand_to_plates(site, site.fn)
+            return perform(site.replace(value=support_on_dim(site, -1 - len(d.batch_shape))[0].expand(d.shape())))
+        value = support_on_dim(site, self.lagged[site.name].dim - moment.back)
+        return perform(site.replace(value=value, enum_dims=dims))
 
     def _check_plates(self, site: Site) -> None:
         for frame in site.plates:
@@ -116,10 +176,11 @@ class enum(Handler):
         last = max(s.step for a in self.axes for s in a.steps if s.loop == step.loop)
         return last - step.step < max(step.history, 1)
 
-    def _free_dim(self, live: list[Axis]) -> int:
-        taken = {axis.dim for axis in live}
+    def _free_dim(self, live: list[Axis], count: int = 1) -> int:
+        """The first of `count` neighbouring free dims."""
+        taken = {axis.dim for axis in live}.union(*(lagged.dims() for lagged in self.lagged.values()))
         dim = self.first_available_dim
-        while dim in taken:
+        while not taken.isdisjoint(range(dim, dim - count, -1)):
             dim -= 1
         if dim < -64:
             raise ValueError(

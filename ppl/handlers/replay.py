@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl.site import Site
+from ppl.site import Site, part_for
 from ppl.stack import Handler, perform
 from ppl.trace import Trace
 
@@ -43,7 +43,8 @@ class replay(Handler):
             _check_plate(site, recorded)
         if recorded.kind != site.kind:
             raise ValueError(f"site '{site.name}' is a {site.kind} here, but a {recorded.kind} in the replayed trace.")
-        site = site.replace(value=recorded.value, enum_dims=recorded.enum_dims)
+        value = part_for(site, recorded.value) if site.kind == "sample" else recorded.value
+        site = site.replace(value=value, enum_dims=recorded.enum_dims)
         try:
             site = perform(site)
             _check_shape(site)

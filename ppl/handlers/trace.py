@@ -36,8 +36,11 @@ class trace(Handler):
 
     def handle(self, site: Site) -> Site:
         recorded = site.recorded and site.kind != "subsample" and (site.kind == "param" or not self.param_only)
+        moments = site.moments if site.kind in ("sample", "deterministic") else ()
         site = perform(site)
-        if recorded:
+        if recorded and moments:
+            moments[-1].keep(self.trace.add, site)
+        elif recorded:
             self.trace.add(site)
         return site
 

@@ -558,3 +558,13 @@ def test_draws_differentiated_in_part_do_not_mix():
     assert TraceEnum_ELBO()(lambda: model(None), nothing).shape == ()
     with pytest.raises(ValueError, match=r"site 'x'.*Partly.*'tmc': None"):
         TraceEnum_ELBO()(lambda: model("mixture"), nothing)
+
+
+def test_draws_in_a_scan_are_refused_by_name():
+    def step(x, y):
+        x = ppl.sample("x", dist.Bernoulli(0.2 + 0.6 * x), infer=mark(5))
+        ppl.sample("y", dist.Normal(x, 1.0), obs=y)
+        return x, None
+
+    with pytest.raises(ValueError, match=r"site 'x.*num_samples does not go with a scan.*markov"):
+        TraceEnum_ELBO()(lambda: ppl.scan(step, torch.zeros(()), TIMES), nothing)

@@ -18,7 +18,8 @@ from ppl.infer.elbo.estimator import Baselines, Expectation, check_home, estimat
 from ppl.infer.elbo.matching import check_match
 from ppl.infer.elbo.nesting import find_plate_nesting, run
 from ppl.infer.elbo.reductions import check_reductions
-from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms, plate_axis
+from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms
+from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
 from ppl.tensors.factor import Factor
 from ppl.trace import Trace
@@ -165,10 +166,13 @@ class ELBO:
                 model_trace, _ = ran.result
                 names = enumerated.union(ran.chosen, enumerated_sites(model_trace))
                 self._check(model_trace, guide_trace, names)
-                models.append(({**chosen, **ran.chosen}, model_terms(model_trace, Terms(), names - outside)))
+                terms = model_terms(model_trace, Terms(), names - outside)
+                terms.timelines = find_timelines(model_trace, names - outside)
+                models.append(({**chosen, **ran.chosen}, terms))
                 _grow(sizes, {**guided.sizes, **ran.sizes})
                 _join(sources, ran.sources)
-                home.update({n: _plates_of((guide_trace if n in guide_trace else model_trace)[n]) for n in names})
+                for name in names:
+                    home.update(homes((guide_trace if name in guide_trace else model_trace)[name]))
         terms = _stack(models, sizes, sources, ("model", "scaled", "scores"))
         proposed = _stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights", "scaled"))
         averaged = frozenset[str]() if self.sums_guide else guide_axes
@@ -233,6 +237,11 @@ def _check_dims_of_guide(guide: Trace, enumerated: list[str]) -> None:
     """A guide's enumerated sites must keep their dims, which the model's sites are to share."""
     owners: dict[int, str] = {}
     for name in enumerated:
+        if guide[name].step_of or guide[name].spans:
+            raise ValueError(
+                f"site '{guide[name].step_of or name}' of the guide is enumerated in a scan, which only models can do. Leave it "
+                "out of the guide, so that the model's is summed out, or write the guide's chain with ppl.markov."
+            )
         (dim,) = (dim for dim, axis in guide[name].enum_dims if axis == name)
         if dim in owners:
             raise ValueError(
@@ -259,10 +268,6 @@ def _checked(trace: Trace, name: str) -> Tensor:
 
 def _is_factor(site: Site) -> bool:
     return site.kind == "sample" and site.observed
-
-
-def _plates_of(site: Site) -> Names:
-    return frozenset(plate_axis(frame.name) for frame in site.plates if frame.dim is not None)
 
 
 def _check_coupled(scores: Mapping[str, Factor], sources: Mapping[str, Names], averaged: Names) -> None:
@@ -297,6 +302,7 @@ def _stack(
 ) -> Terms:
     """The terms of all sequential runs as one."""
     result = Terms(scales={name: scale for _, terms in parts for name, scale in terms.scales.items()})
+    result.timelines = {axis: chain for _, terms in parts for axis, chain in terms.timelines.items()}
     for kind in kinds:
         factors = [(chosen, getattr(terms, kind)) for chosen, terms in parts]
         impossible = -torch.inf if kind in ("model", "weights") else 0.0

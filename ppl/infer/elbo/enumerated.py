@@ -14,12 +14,14 @@ from ppl.handlers.trace import trace
 from ppl.infer.elbo import sequential
 from ppl.infer.elbo.estimator import check_home, explain_intractable
 from ppl.infer.elbo.nesting import find_plate_nesting
-from ppl.infer.elbo.terms import Terms, model_terms, plate_axis, to_factor
+from ppl.infer.elbo.terms import Terms, model_terms, to_factor
+from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
 from ppl.stack import unrecorded
 from ppl.tensors.elimination import Intractable, Summed, eliminate
 from ppl.tensors.factor import Factor
 from ppl.tensors.semiring import Reduction
+from ppl.tensors.timeline import SummedTimeline
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -39,13 +41,10 @@ class Enumerated:
 
     @property
     def home(self) -> dict[str, Names]:
-        """The plates of each enumerated site, as axes."""
-        return {
-            name: frozenset(plate_axis(f.name) for f in site.plates if f.dim is not None)
-            for name, site in self.names.items()
-        }
+        """The plates of each variable, as axes."""
+        return {name: plates for site in self.names.values() for name, plates in homes(site).items()}
 
-    def eliminate(self, reduction: Reduction, tape: list[Summed] | None = None) -> list[Factor]:
+    def eliminate(self, reduction: Reduction, tape: list[Summed | SummedTimeline] | None = None) -> list[Factor]:
         """Sum out all enumerated sites.
 
         Raises: ValueError naming sites and plates for a structure that cannot be summed out.
@@ -55,7 +54,8 @@ class Enumerated:
             check_home(name, factor, home)
         plates = frozenset(axis for f in self.factors.values() for axis in f.axes if axis not in home)
         try:
-            return eliminate(self.factors.values(), home, plates, reduction=reduction, tape=tape)
+            timelines = find_timelines(self.names, self.names)
+            return eliminate(self.factors.values(), home, plates, reduction=reduction, tape=tape, timelines=timelines)
         except Intractable as error:
             raise ValueError(explain_intractable(error, self.factors)) from error
 
@@ -112,7 +112,7 @@ def support_of(found: Enumerated, site: Site) -> Tensor:
             if name in chosen:
                 rows.setdefault(chosen[name], record[name].tensor.reshape((-1, *event))[0])
         return torch.stack([rows.get(index, rows[0]) for index in range(found.sizes[name])])
-    value = site.tensor
+    value = site.tensor[(0,) * len(site.spans)]
     batch_dims = value.dim() - len(event)
     (own,) = (batch_dims + dim for dim, axis in site.enum_dims if axis == name)
     for position in range(batch_dims):

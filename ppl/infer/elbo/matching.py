@@ -15,11 +15,11 @@ def check_match(model: Trace, guide: Trace, enumerated: Names, enumerates: bool)
     Args: enumerated, the sites that are summed; enumerates, whether the objective sums marked sites.
     Raises: ValueError naming the sites and the fix.
     """
-    latent, proposed = model.stochastic_nodes, guide.stochastic_nodes
+    latent, proposed = _by_statement(model.stochastic_nodes), guide.stochastic_nodes
     missing = [
         n
         for n, s in latent.items()
-        if n not in proposed and n not in enumerated and not (enumerates and is_monte_carlo(s))
+        if n not in proposed and s.name not in enumerated and not (enumerates and is_monte_carlo(s))
     ]
     if missing:
         raise ValueError(_explain_missing(missing, latent, proposed, enumerates))
@@ -27,10 +27,15 @@ def check_match(model: Trace, guide: Trace, enumerated: Names, enumerates: bool)
     if extra:
         raise ValueError(_explain_extra(extra, model, latent))
     for name, site in proposed.items():
-        if name in latent:
+        if name in latent and not latent[name].step_of:
             _check_shapes(site, latent[name])
-            if enumerates:
-                _check_marks(name, site, latent[name])
+        if name in latent and enumerates:
+            _check_marks(name, site, latent[name])
+
+
+def _by_statement(sites: dict[str, Site]) -> dict[str, Site]:
+    """The sites by the names that statements give them; one of a scan may be recorded in parts."""
+    return {site.step_of or name: site for name, site in sites.items()}
 
 
 def _explain_missing(missing: list[str], latent: dict[str, Site], proposed: dict[str, Site], enumerates: bool) -> str:

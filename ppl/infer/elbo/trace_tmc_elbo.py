@@ -46,7 +46,7 @@ class TraceTMC_ELBO(ELBO):
             kept = masked_factor(proposal, mask_factor(site))
             count = (site.infer.num_samples or 1) if name in enumerated else 1
             terms.guide[name] = Factor(kept.axes, -kept.tensor - math.log(count))
-            take_scale(site, terms)
+            take_scale(name, site, terms)
         return terms
 
     def _outside(self, guide: Trace, enumerated: Names) -> Names:
