@@ -55,7 +55,7 @@ def settle(site: Site) -> Site:
             except NoSampler as error:
                 raise NoSampler(f"{site}: {error}") from None
         enumerated = site.enum_dims and any(name == site.name for _, name in site.enum_dims)
-        if not enumerated and validation.is_validation_enabled():
+        if not (enumerated and (site.drawn or d.has_enumerate_support)) and validation.is_validation_enabled():
             check_value(site, d, site.value)
         return site if d is site.distribution else site.replace(distribution=d)
     if site.kind == "param":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from ppl.distributions.draws import draws_on_dim
 from ppl.site import Site, Step, expand_to_plates
 from ppl.stack import Handler, perform
 from ppl.tensors.timeline import at_step, before
@@ -27,6 +28,7 @@ class Axis:
     name: str
     dim: int
     steps: tuple[Step, ...] = ()
+    num_samples: int | None = None  # how many draws stand there; None for the whole support
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,12 @@ class Lagged:
 
 class enum(Handler):
     """Give each latent site marked `parallel` its whole support, on a batch dim of its own left of all plates.
+
+    With `infer["num_samples"]`, n independent draws stand there instead. Draws that depend on enumerated sites are a set
+    of n for each of their values, and so have their dims too. With `infer["tmc"]` they have not the dims of parents that
+    are draws themselves: "diagonal" draws number k given the parents' number k (parents of another number of draws count
+    as exact ones), "mixture" each one given parents' draws that are chosen at random (and values of exact parents, where
+    these are of another step of a markov loop). A single draw needs no dim.
 
     Every site is told the enumeration dims in use (`site.enum_dims`), because inside `markov` a dim is used again once
     no later step may look back at it.
@@ -103,12 +111,20 @@ class enum(Handler):
         if site.infer.enumerate == "parallel" and site.value is None and not site.observed:
             if site.moments:
                 return self._at_step(site, live)
-            dim = self._free_dim(live)
-            axis = Axis(site.name, dim, site.steps)
-            site = site.replace(value=support_on_dim(site, dim))
-            self.axes = [a for a in self.axes if a.dim != dim or a in live]
-            self.axes.append(axis)
-            live.append(axis)
+            count = site.infer.num_samples
+            if count == 1:
+                _check_kept(site, _parents(site, live))
+            else:
+                dim = self._free_dim(live)
+                axis = Axis(site.name, dim, site.steps, count)
+                site = (
+                    site.replace(value=support_on_dim(site, dim))
+                    if count is None
+                    else _draw(site, axis, live, self._given)
+                )
+                self.axes = [a for a in self.axes if a.dim != dim or a in live]
+                self.axes.append(axis)
+                live.append(axis)
         return perform(site.replace(enum_dims=self._dims(live, site)))
 
     def _dims(self, live: list[Axis], site: Site) -> tuple[tuple[int, str], ...]:
@@ -123,6 +139,11 @@ class enum(Handler):
             raise ValueError(
                 f"{site}: a scan within a scan cannot have enumerated sites. Write the outer one as a loop, "
                 "`for t in ppl.markov(range(T)):`, with other names in each step."
+            )
+        if site.infer.num_samples is not None:
+            raise ValueError(
+                f"{site}: num_samples does not go with a scan, whose steps share one draw's dim. Enumerate the site's support, "
+                "or write the scan as a loop, `for t in ppl.markov(range(T)):`."
             )
         (moment,) = site.moments
         if site.name not in self.lagged:
@@ -193,3 +214,40 @@ def support_on_dim(site: Site, dim: int) -> Tensor:
         batch = torch.broadcast_shapes(values.shape[:-dim] if not event else values.shape[: -len(event)], d.batch_shape)
         values = values.expand(batch + d.event_shape)
     return values
+
+
+def _parents(site: Site, live: Sequence[Axis]) -> list[Axis]:
+    """The enumerated sites whose values a site's distribution varies with."""
+    batch = site.fn.batch_shape
+    return [axis for axis in live if -axis.dim <= len(batch) and batch[axis.dim] != 1]
+
+
+def _draw(site: Site, axis: Axis, live: Sequence[Axis], given: Sequence[Axis]) -> Site:
+    """A site with draws on an axis of its own."""
+    assert axis.num_samples is not None
+    parents, tmc = _parents(site, live), site.infer.tmc
+    if tmc == "mixture":
+        mixed = [p for p in parents if p.num_samples is not None or not (_is_kept(site, p) or p in given)]
+    else:
+        mixed = [p for p in parents if tmc == "diagonal" and p.num_samples == axis.num_samples]
+    _check_kept(site, [parent for parent in parents if parent not in mixed])
+    d = expand_to_plates(site, site.fn)
+    value = draws_on_dim(d, axis.num_samples, axis.dim, [parent.dim for parent in mixed], tmc == "diagonal")
+    return site.replace(value=value, drawn=True, mixed=tuple(parent.name for parent in mixed))
+
+
+def _is_kept(site: Site, parent: Axis) -> bool:
+    """Whether the dim of an enumerated site is in use for as long as a site's own, and not again in the next step."""
+    here = {step.loop: step.step for step in site.steps}
+    return all(here.get(step.loop, step.step) == step.step for step in parent.steps)
+
+
+def _check_kept(site: Site, parents: Sequence[Axis]) -> None:
+    """Draws for each value of another step's site would have its dim, which the loop uses again."""
+    for parent in parents:
+        if not _is_kept(site, parent):
+            raise ValueError(
+                f"{site}: draws for each value of site '{parent.name}', which is of another step of the markov loop, would "
+                "need that one's dim, which is used again. Write infer={…, 'tmc': 'mixture'} with num_samples above 1, or "
+                "loop over a plain range."
+            )

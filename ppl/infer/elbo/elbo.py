@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from ppl.infer.elbo.reductions import check_reductions
 from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms
 from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
+from ppl.tensors.factor import Factor
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -27,7 +29,7 @@ PARTICLES = "num_particles_vectorized"
 
 
 class ELBO:
-    """What the two objectives share. Use `Trace_ELBO` or `TraceEnum_ELBO`.
+    """What the objectives share. Use `Trace_ELBO`, `TraceEnum_ELBO` or `TraceTMC_ELBO`.
 
     Args:
         num_particles: how many draws of the guide an estimate averages.
@@ -36,6 +38,7 @@ class ELBO:
     """
 
     enumerates = False  # whether sites marked for enumeration are summed rather than drawn
+    sums_guide = False  # whether those of the guide are summed inside the logarithm too, rather than averaged outside
 
     def __init__(
         self, num_particles: int = 1, max_plate_nesting: int | None = None, vectorize_particles: bool = False
@@ -123,7 +126,7 @@ class ELBO:
             return sum_all(log_q) - sum_all(log_p)
         terms = model_terms(model_trace, Terms())
         guide_terms(guide_trace, frozenset(), terms)
-        return self._assemble(terms, {}, guide_trace)
+        return self._assemble(terms, {}, guide_trace.nodes)
 
     def _enumerated(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], first_dim: int
@@ -146,10 +149,13 @@ class ELBO:
             _check_dims_of_guide(guide_trace, summed)
             enumerated = frozenset(summed).union(chosen)
             guide_axes |= enumerated
-            guides.append((chosen, guide_terms(guide_trace, enumerated, Terms())))
+            guides.append((chosen, self._guide_terms(guide_trace, enumerated)))
+            outside = self._outside(guide_trace, enumerated)
             _grow(sizes_of_guide, guided.sizes)
             _join(sources_of_guide, guided.sources)
             left = min((axis.dim for axis in axes), default=first_dim + 1) - 1
+            if not self.sums_guide:  # of what the model draws, each of the guide's draws then has a set of its own
+                axes = tuple(replace(axis, num_samples=None) for axis in axes)
 
             def run_model(guide_trace: Trace = guide_trace, left: int = left, axes: tuple[Axis, ...] = axes) -> Any:
                 return _run_enumerated(replay(model, guide_trace), args, kwargs, left, axes)
@@ -160,19 +166,37 @@ class ELBO:
                 model_trace, _ = ran.result
                 names = enumerated.union(ran.chosen, enumerated_sites(model_trace))
                 self._check(model_trace, guide_trace, names)
-                terms = model_terms(model_trace, Terms(), names - enumerated)
-                terms.timelines = find_timelines(model_trace, names - enumerated)
+                terms = model_terms(model_trace, Terms(), names - outside)
+                terms.timelines = find_timelines(model_trace, names - outside)
                 models.append(({**chosen, **ran.chosen}, terms))
                 _grow(sizes, {**guided.sizes, **ran.sizes})
                 _join(sources, ran.sources)
                 for name in names:
                     home.update(homes((guide_trace if name in guide_trace else model_trace)[name]))
-        terms = _stack(models, sizes, sources, ("model", "scaled"))
-        terms.take_guide(_stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights")))
-        return self._assemble(terms, home, guide_trace, guide_axes)
+        terms = _stack(models, sizes, sources, ("model", "scaled", "scores"))
+        proposed = _stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights", "scaled"))
+        averaged = frozenset[str]() if self.sums_guide else guide_axes
+        _check_coupled({**terms.scores, **proposed.scores}, {**sources_of_guide, **sources}, averaged)
+        terms.scores = {name: score.sum(home.keys() - guide_axes) for name, score in terms.scores.items()}
+        return self._combine(terms, proposed, home, {**model_trace.nodes, **guide_trace.nodes}, guide_axes)
+
+    def _guide_terms(self, guide: Trace, enumerated: Names) -> Terms:
+        """The guide's part of a bound."""
+        return guide_terms(guide, enumerated, Terms())
+
+    def _outside(self, guide: Trace, enumerated: Names) -> Names:
+        """Which of the guide's enumerated sites the model does not sum out."""
+        return enumerated
+
+    def _combine(
+        self, terms: Terms, proposed: Terms, home: dict[str, Names], sites: Mapping[str, Site], guide_axes: Names
+    ) -> Tensor:
+        """The loss, of the model's and the guide's terms."""
+        terms.take_guide(proposed)
+        return self._assemble(terms, home, sites, guide_axes)
 
     def _assemble(
-        self, terms: Terms, home: dict[str, Names], guide_trace: Trace, guide_axes: Names = frozenset()
+        self, terms: Terms, home: dict[str, Names], sites: Mapping[str, Site], guide_axes: Names = frozenset()
     ) -> Tensor:
         for name, factor in terms.guide.items():
             check_home(name, factor, home)
@@ -180,7 +204,7 @@ class ELBO:
         if not costs:
             return torch.zeros(())
         expectation = Expectation(terms.weights, home)
-        return -estimate(costs, terms.scores, expectation, guide_trace.nodes, self.baselines)
+        return -estimate(costs, terms.scores, expectation, sites, self.baselines)
 
     def _check(self, model_trace: Trace, guide_trace: Trace, enumerated: Names) -> None:
         self.last_traces = model_trace, guide_trace
@@ -244,6 +268,20 @@ def _checked(trace: Trace, name: str) -> Tensor:
 
 def _is_factor(site: Site) -> bool:
     return site.kind == "sample" and site.observed
+
+
+def _check_coupled(scores: Mapping[str, Factor], sources: Mapping[str, Names], averaged: Names) -> None:
+    """The runs of a program for a sequential site's values draw with the same random numbers, which scores know nothing of.
+
+    That is no matter where the values are averaged over, but inside a logarithm.
+    """
+    for name in scores:
+        inside = sources.get(name, averaged) - averaged - {name}
+        if inside:
+            raise ValueError(
+                f"site '{name}' is drawn without reparameterisation and depends on the sequential sites {sorted(inside)}. "
+                f"Enumerate these in parallel, or '{name}' over its whole support."
+            )
 
 
 def _grow(sizes: dict[str, int], seen: dict[str, int]) -> None:

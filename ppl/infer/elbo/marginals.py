@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl.distributions import Bernoulli, Categorical, Distribution, Empirical
 from ppl.distributions.steps import Steps
 from ppl.infer.elbo.enumerated import Enumerated, enumerate_program, support_of
+from ppl.infer.elbo.monte_carlo import refuse_monte_carlo
 from ppl.infer.elbo.posterior import join_steps
 from ppl.infer.elbo.terms import plate_axis
 from ppl.site import Site, plate_shape
@@ -30,6 +31,7 @@ def compute_marginals(
     Raises: ValueError for a structure that cannot be summed out.
     """
     found = enumerate_program(model, args, kwargs, first_available_dim)
+    refuse_monte_carlo({**found.names, **found.drawn}, "compute_marginals")
     probabilities = marginal_probabilities(found)
     shaped = {name: site.replace(value=_in_plates(site, probabilities[name])) for name, site in found.names.items()}
     return {name: _distribution(found, site) for name, site in join_steps(shaped).items()}

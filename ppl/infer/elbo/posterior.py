@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl.infer.elbo.enumerated import Enumerated, support_of
+from ppl.infer.elbo.monte_carlo import refuse_monte_carlo
 from ppl.infer.elbo.terms import event_axes, plate_axis
 from ppl.site import Site, plate_shape
 from ppl.tensors.elimination import Summed, backtrack
@@ -22,6 +23,7 @@ def posterior(found: Enumerated, temperature: int) -> Trace:
 
     A site of a scan has its values of all steps.
     """
+    refuse_monte_carlo({**found.names, **found.drawn}, "infer_discrete")
     tape: list[Summed | SummedTimeline] = []
     found.eliminate(log_sum_exp if temperature else maximum, tape)
     chosen = backtrack(tape, _draw if temperature else _best)
