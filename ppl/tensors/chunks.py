@@ -119,6 +119,58 @@ def eliminate_within(limit: int, factors: Sequence[Factor], query: Query) -> lis
     return solve(factors, query, plan(tuple(map(Shape.of, factors)), query, limit))
 
 
+def eliminate_all_within(limit: int, jobs: Sequence[tuple[Sequence[Factor], Query]]) -> list[list[Factor]]:
+    """Several eliminations that hold at most `limit` bytes together; the small ones are remembered, the others computed
+    again in the backward pass.
+
+    Raises: Intractable; TooLarge.
+    """
+    shapes = [tuple(map(Shape.of, factors)) for factors, _ in jobs]
+    needs = [need(s, query) for s, (_, query) in zip(shapes, jobs, strict=True)]
+    learned = any(s.learned for some in shapes for s in some)
+    again = set[int]()
+    if learned and len(jobs) > 1 and sum(n.both for n in needs) > limit:
+        again = set(range(len(jobs)))
+    kept = 0
+    floor = (
+        max((_floor(s, query, limit) for s, (_, query) in zip(shapes, jobs, strict=True)), default=0) if again else 0
+    )
+    for i in sorted(again, key=lambda i: needs[i].both):
+        if kept + needs[i].both <= min(limit // 2, limit - floor):
+            kept += needs[i].both
+            again.remove(i)
+    results = []
+    for i, (factors, query) in enumerate(jobs):
+        chunks = plan(shapes[i], query, limit - kept) if i in again or not again else None
+        results.append(_again(factors, query, chunks) if i in again else solve(factors, query, chunks))
+    return results
+
+
+def _floor(shapes: tuple[Shape, ...], query: Query, limit: int) -> int:
+    """The bytes that one job needs, whatever it is cut into, in steps of an eighth of the limit."""
+    for eighths in range(1, 8):
+        try:
+            plan(shapes, query, limit * eighths // 8)
+        except TooLarge:
+            continue
+        return limit * eighths // 8
+    return limit
+
+
+def _again(factors: Sequence[Factor], query: Query, chunks: Chunks | None) -> list[Factor]:
+    """Eliminate, remembering nothing for the backward pass but the factors."""
+    axes: list[Axes] = []
+
+    def work(*tensors: Tensor) -> tuple[Tensor, ...]:
+        found = solve([Factor(f.axes, t) for f, t in zip(factors, tensors, strict=True)], query, chunks)
+        axes[:] = [f.axes for f in found]
+        return tuple(f.tensor for f in found)
+
+    tensors = [f.tensor for f in factors]
+    results = recomputed(work, [Part(0, 1)], (None,) * len(tensors), lambda: (None,) * len(axes), tensors)
+    return [Factor(a, t) for a, t in zip(axes, results, strict=True)]
+
+
 def solve(factors: Sequence[Factor], query: Query, chunks: Chunks | None) -> list[Factor]:
     """Eliminate in the slices of a plan."""
     if chunks is None:

@@ -8,17 +8,17 @@ from torch import Tensor
 from ppl.infer.elbo.enumerated import Enumerated, support_of
 from ppl.infer.elbo.terms import event_axes, plate_axis
 from ppl.site import Site, plate_shape
-from ppl.tensors.elimination import Summed, backtrack, take
+from ppl.tensors.elimination import take
 from ppl.tensors.factor import Factor
 from ppl.tensors.semiring import log_sum_exp, maximum
 from ppl.trace import Trace
 
 
-def posterior(found: Enumerated, temperature: int) -> Trace:
+def posterior(found: Enumerated, temperature: int, memory_limit: int | None = None) -> Trace:
     """A trace with values for the enumerated sites: a joint draw (temperature 1), or the most probable values (0)."""
-    tape: list[Summed] = []
-    found.eliminate(log_sum_exp if temperature else maximum, tape)
-    chosen = backtrack(tape, _draw if temperature else _best)
+    chosen = (
+        found.choose(log_sum_exp, _draw, memory_limit) if temperature else found.choose(maximum, _best, memory_limit)
+    )
     decided = _decide(found, chosen)
     decided.nodes.update({n: site for n, site in found.traces[0][1].nodes.items() if site.kind == "plate"})
     for name, value in found.values.items():
