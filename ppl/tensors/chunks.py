@@ -12,6 +12,7 @@ and backwards, with their bytes counted.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -78,6 +79,11 @@ class Shape:
         tensor = factor.tensor
         learned = tensor.requires_grad and torch.is_grad_enabled()
         return Shape(factor.axes, tuple(tensor.shape), tensor.dtype, learned)
+
+    @property
+    def bytes(self) -> int:
+        """What it holds with data."""
+        return math.prod(self.sizes) * self.dtype.itemsize
 
     def cut(self, plate: str, size: int) -> Shape:
         """With fewer elements of a plate."""
@@ -245,7 +251,7 @@ def plan(shapes: tuple[Shape, ...], query: Query, limit: int, inner: bool = Fals
     whole = need(shapes, query)
     if (whole.every if inner else whole.both) <= limit:
         return None
-    own = sum(_bytes(s) for s in shapes if s.learned) if inner else 0
+    own = sum(s.bytes for s in shapes if s.learned) if inner else 0
     plates = [p for p in _plates(shapes, query) if whole.largest and p in whole.largest.axes] or _plates(shapes, query)
     if not plates:
         raise TooLarge(whole.variables, frozenset(), whole.every if inner else whole.both, limit)
@@ -288,7 +294,7 @@ def _cut_finely(shapes: Sequence[Shape], query: Query, plate: str, own: int) -> 
     finest = need(tuple(s.cut(plate, 1) for s in inside), query.within(plate))
     results = [s.cut(plate, total) for s in finest.results]
     rest = (*(s for s in shapes if plate not in s.axes), *results)
-    return _Cut(plate, total, inside, rest, finest, own + 2 * sum(map(_bytes, results)))
+    return _Cut(plate, total, inside, rest, finest, own + 2 * sum(s.bytes for s in results))
 
 
 def _most(cut: _Cut, query: Query, budget: int) -> int:
@@ -306,13 +312,6 @@ def _most(cut: _Cut, query: Query, budget: int) -> int:
 def _plates(shapes: Sequence[Shape], query: Query) -> list[str]:
     """The plates of more than one element that there are."""
     return sorted({a for s in shapes for a, n in zip(s.axes, s.sizes, strict=True) if a in query.plates and n > 1})
-
-
-def _bytes(shape: Shape) -> int:
-    count = shape.dtype.itemsize
-    for size in shape.sizes:
-        count *= size
-    return count
 
 
 def _any(variable: str, home: Names, sizes: Mapping[str, int]) -> Factor:

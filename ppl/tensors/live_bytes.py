@@ -32,6 +32,11 @@ class LiveBytes(TorchDispatchMode):
         """The most bytes that were alive at once."""
         return self.peak_without(())
 
+    @property
+    def now(self) -> int:
+        """The bytes that are alive now."""
+        return sum(change for _, change in self._events)
+
     def peak_without(self, tensors: Iterable[Tensor]) -> int:
         """The most bytes that were alive at once, those of some tensors not counted."""
         apart = {self._numbers.get(t.untyped_storage()) for t in tensors}

@@ -63,7 +63,7 @@ class Enumerated:
         Raises: ValueError naming sites and plates for a structure that cannot be summed out, or not within the limit.
         """
         query, factors = self.query(reduction), list(self.factors.values())
-        with self._named_errors():
+        with self.named_errors():
             return query(factors, tape) if memory_limit is None else eliminate_within(memory_limit, factors, query)
 
     def choose(self, reduction: Reduction, choose: Choose, memory_limit: int | None = None) -> dict[str, Factor]:
@@ -73,7 +73,7 @@ class Enumerated:
         """
         query = self.query(reduction, choose)
         factors = [Factor(f.axes, f.tensor.detach()) for f in self.factors.values()]
-        with self._named_errors():
+        with self.named_errors():
             if memory_limit is not None:
                 return choose_within(factors, query, plan(tuple(map(Shape.of, factors)), query, memory_limit))
             tape: list[Summed] = []
@@ -81,7 +81,8 @@ class Enumerated:
             return backtrack(tape, choose)
 
     @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
+    def named_errors(self) -> Iterator[None]:
+        """Errors of an elimination in the words of the program."""
         try:
             yield
         except Intractable as error:
