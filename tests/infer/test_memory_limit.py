@@ -25,11 +25,11 @@ def nothing() -> None:
 
 
 def least(run: Callable[[int], Any]) -> int:
-    """The smallest limit with which something can be run, by bisection; 0 where nothing is summed out."""
+    """About the smallest limit with which something can be run: a quarter less is too little."""
     low, high = 0, 1
     while not fits(run, high):
         low, high = high, 2 * high
-    while high - low > 1:
+    while high - low > 1 and 3 * high > 4 * low:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(run, middle) else (middle, high)
     return high
@@ -44,14 +44,15 @@ def fits(run: Callable[[int], Any], limit: int) -> bool:
     return True
 
 
-def tractable(kind: str, seed: int) -> Network:
+def tractable(kind: str, seed: int) -> Network | None:
+    """A network that has something to sum out, and can be."""
     net = network(seed, time=kind == "time", guided=kind == "guided", sparse=kind == "sparse")
     try:
         loss = TraceEnum_ELBO()(net.model, net.run_guide if kind == "guided" else nothing)
     except ValueError:
-        pytest.skip("not tractable")
+        return None
     if not net.latent or not loss.isfinite():
-        pytest.skip("nothing to sum out, or impossible data")
+        return None
     return net
 
 
@@ -65,10 +66,21 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
-@pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("kind", KINDS)
-def test_bounds_and_gradients(kind: str, seed: int) -> None:
-    net = tractable(kind, 4000 + seed)
+def test_bounds_and_gradients(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    uses = counted(monkeypatch)
+    sliced = 0
+    for seed in range(4000, 4010):
+        uses.clear()
+        check_bound(kind, seed)
+        sliced += bool(uses)
+    assert sliced >= 2
+
+
+def check_bound(kind: str, seed: int) -> None:
+    net = tractable(kind, seed)
+    if net is None:
+        return
     guide = net.run_guide if kind == "guided" else nothing
     leaves = net.leaves()
 
@@ -87,10 +99,12 @@ def test_bounds_and_gradients(kind: str, seed: int) -> None:
                 torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("kind", ["plain", "sparse", "time"])
 def test_marginals_and_most_probable_values(kind: str, seed: int) -> None:
     net = tractable(kind, 5000 + seed)
+    if net is None:
+        pytest.skip("nothing to sum out, not tractable, or impossible data")
     expected = compute_marginals(net.model)
     got = compute_marginals(net.model, memory_limit=least(lambda n: compute_marginals(net.model, memory_limit=n)))
     for name, d in expected.items():
@@ -108,6 +122,7 @@ def test_marginals_and_most_probable_values(kind: str, seed: int) -> None:
 def test_draws(kind: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The frequency of every value of every entry, within 4.5 standard errors."""
     net = tractable(kind, 6000 + seed)
+    assert net is not None
     count = 1500
 
     def many() -> None:
