@@ -14,6 +14,7 @@ import torch
 import ppl.distributions as dist
 from ppl.tensors.count_draws import draw_multinomial
 from ppl.tensors.gauss_hermite import gauss_hermite
+from ppl.tensors.live_bytes import LiveBytes
 
 
 def gradient(d: Any, parameter: torch.Tensor, value: Any) -> float:
@@ -343,3 +344,26 @@ ERRORS: list[tuple[Any, str]] = [
 def test_bad_arguments(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_categories_of_shared_tables_are_read_in_place():
+    """A large table that plates share: same densities and gradients, and no copy of it for each index."""
+    logits = torch.randn(5, 1, 1, 100).requires_grad_()
+    value = torch.randint(100, (7, 20))
+    d = dist.Categorical(logits=logits).expand((5, 7, 20))
+    with LiveBytes() as counted:
+        found = d.log_prob(value)
+        (gradient,) = torch.autograd.grad(found.square().sum(), logits)
+    table = logits.log_softmax(-1).expand(5, 7, 20, 100)
+    expected = table.gather(-1, value.expand(5, 7, 20)[..., None])[..., 0]
+    (wanted,) = torch.autograd.grad(expected.square().sum(), logits)
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-12, atol=1e-12)
+    assert counted.peak < 5 * 7 * 20 * 100 * 8 / 5
+
+
+def test_a_density_that_plates_share_is_not_repeated_for_each():
+    d = dist.Categorical(torch.ones(4, 3)).expand((1000, 4))
+    assert d.log_prob(torch.arange(3).reshape(3, 1, 1)).shape == (3, 1000, 4)
+    assert d.log_prob(torch.arange(3).reshape(3, 1, 1)).untyped_storage().nbytes() == 3 * 4 * 8
+    assert d.logits.shape == d.probs.shape == (1000, 4, 3)

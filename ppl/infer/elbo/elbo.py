@@ -47,6 +47,7 @@ class ELBO:
             raise ValueError(f"{type(self).__name__}: num_particles must be at least 1, got {num_particles}.")
         self.num_particles, self.vectorize_particles = num_particles, vectorize_particles
         self.max_plate_nesting = max_plate_nesting
+        self.memory_limit: int | None = None  # bytes that summing out may hold
         self.baselines = Baselines()
         self.last_traces: tuple[Trace, Trace] | None = None  # of the latest estimate: model's and guide's
         self._found_nesting: int | None = None
@@ -200,7 +201,7 @@ class ELBO:
     ) -> Tensor:
         for name, factor in terms.guide.items():
             check_home(name, factor, home)
-        costs = sum_out_model(terms, home, guide_axes) + list(terms.guide.values())
+        costs = sum_out_model(terms, home, guide_axes, self.memory_limit) + list(terms.guide.values())
         if not costs:
             return torch.zeros(())
         expectation = Expectation(terms.weights, home)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,14 @@ from torch import Tensor
 from ppl.handlers.enum import enum, enumerated_sites
 from ppl.handlers.trace import trace
 from ppl.infer.elbo import sequential
-from ppl.infer.elbo.estimator import check_home, explain_intractable
+from ppl.infer.elbo.estimator import check_home, explain_intractable, explain_too_large
 from ppl.infer.elbo.nesting import find_plate_nesting
 from ppl.infer.elbo.terms import Terms, model_terms, to_factor
 from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
 from ppl.stack import unrecorded
-from ppl.tensors.elimination import Intractable, Summed, eliminate
+from ppl.tensors.chunks import Choose, Query, Shape, TooLarge, choose_within, eliminate_within, plan
+from ppl.tensors.elimination import Intractable, Summed, backtrack
 from ppl.tensors.factor import Factor
 from ppl.tensors.semiring import Reduction
 from ppl.tensors.timeline import SummedTimeline
@@ -44,20 +46,49 @@ class Enumerated:
         """The plates of each variable, as axes."""
         return {name: plates for site in self.names.values() for name, plates in homes(site).items()}
 
-    def eliminate(self, reduction: Reduction, tape: list[Summed | SummedTimeline] | None = None) -> list[Factor]:
-        """Sum out all enumerated sites.
-
-        Raises: ValueError naming sites and plates for a structure that cannot be summed out.
-        """
+    def query(self, reduction: Reduction, choose: Choose | None = None) -> Query:
+        """What there is to be eliminated: all enumerated sites."""
         home = self.home
         for name, factor in self.factors.items():
             check_home(name, factor, home)
         plates = frozenset(axis for f in self.factors.values() for axis in f.axes if axis not in home)
+        timelines = tuple(find_timelines(self.names, self.names).items())
+        return Query(tuple(home.items()), plates, reduction=reduction, choose=choose, timelines=timelines)
+
+    def eliminate(
+        self, reduction: Reduction, tape: list[Summed | SummedTimeline] | None = None, memory_limit: int | None = None
+    ) -> list[Factor]:
+        """Sum out all enumerated sites.
+
+        Raises: ValueError naming sites and plates for a structure that cannot be summed out, or not within the limit.
+        """
+        query, factors = self.query(reduction), list(self.factors.values())
+        with self.named_errors():
+            return query(factors, tape) if memory_limit is None else eliminate_within(memory_limit, factors, query)
+
+    def choose(self, reduction: Reduction, choose: Choose, memory_limit: int | None = None) -> dict[str, Factor]:
+        """Sum out all enumerated sites, and go back choosing their values: indices into their supports.
+
+        Raises: ValueError like `eliminate`.
+        """
+        query = self.query(reduction, choose)
+        factors = [Factor(f.axes, f.tensor.detach()) for f in self.factors.values()]
+        with self.named_errors():
+            if memory_limit is not None:
+                return choose_within(factors, query, plan(tuple(map(Shape.of, factors)), query, memory_limit))
+            tape: list[Summed | SummedTimeline] = []
+            query(factors, tape)
+            return backtrack(tape, choose)
+
+    @contextlib.contextmanager
+    def named_errors(self) -> Iterator[None]:
+        """Errors of an elimination in the words of the program."""
         try:
-            timelines = find_timelines(self.names, self.names)
-            return eliminate(self.factors.values(), home, plates, reduction=reduction, tape=tape, timelines=timelines)
+            yield
         except Intractable as error:
             raise ValueError(explain_intractable(error, self.factors)) from error
+        except TooLarge as error:
+            raise ValueError(explain_too_large(error)) from error
 
 
 def enumerate_program(
@@ -97,6 +128,15 @@ def enumerate_program(
         drawn.update(here)
     factors = sequential.stack(densities, sizes, sources, -torch.inf)
     return Enumerated(factors, names, sizes, traces, drawn, sequential.stack(values, sizes, sources, 0.0))
+
+
+def check_limit(memory_limit: int | None, name: str) -> None:
+    """A limit must be a positive number of bytes.
+
+    Raises: ValueError naming what it was given to.
+    """
+    if memory_limit is not None and (not isinstance(memory_limit, int) or memory_limit < 1):
+        raise ValueError(f"{name}: memory_limit must be a positive whole number of bytes, got {memory_limit!r}.")
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

@@ -11,22 +11,20 @@ from ppl.infer.elbo.enumerated import Enumerated, support_of
 from ppl.infer.elbo.monte_carlo import refuse_monte_carlo
 from ppl.infer.elbo.terms import event_axes, plate_axis
 from ppl.site import Site, plate_shape
-from ppl.tensors.elimination import Summed, backtrack
 from ppl.tensors.factor import Factor, take
 from ppl.tensors.semiring import log_sum_exp, maximum
-from ppl.tensors.timeline import SummedTimeline
 from ppl.trace import Trace
 
 
-def posterior(found: Enumerated, temperature: int) -> Trace:
+def posterior(found: Enumerated, temperature: int, memory_limit: int | None = None) -> Trace:
     """A trace with values for the enumerated sites: a joint draw (temperature 1), or the most probable values (0).
 
     A site of a scan has its values of all steps.
     """
     refuse_monte_carlo({**found.names, **found.drawn}, "infer_discrete")
-    tape: list[Summed | SummedTimeline] = []
-    found.eliminate(log_sum_exp if temperature else maximum, tape)
-    chosen = backtrack(tape, _draw if temperature else _best)
+    chosen = (
+        found.choose(log_sum_exp, _draw, memory_limit) if temperature else found.choose(maximum, _best, memory_limit)
+    )
     decided = {name: _decide(found, site, chosen.get(name)) for name, site in found.names.items()}
     decided.update({name: _select(found.drawn[name], value, chosen) for name, value in found.values.items()})
     trace = Trace()
