@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ppl.distributions.steps import Steps, take_apart
+from ppl.distributions.distribution import Distribution
+from ppl.distributions.steps import MixedSteps, Steps, take_apart
 from ppl.distributions.validation import is_validation_enabled, validation_enabled
 from ppl.site import Moment, Site, Span
 from ppl.stack import Handler, perform
@@ -315,13 +316,21 @@ class _Scan(Handler):
                 )
         for steps in zip(*rows, strict=True):
             packs = [_packed(one.site, density=False) for one in steps]
-            shapes = [[getattr(leaf, "shape", None) for leaf in leaves(pack)] for pack in packs]
-            for index, shape in enumerate(shapes):
-                if shape != shapes[0]:
+            whole = [
+                [_shape(leaf) for leaf in leaves(pack[1:])] + _law_shapes(one.site)
+                for pack, one in zip(packs, steps, strict=True)
+            ]
+            for index, shape in enumerate(whole):
+                if shape != whole[0]:
                     raise ValueError(
                         f"scan: {steps[0].site} has another shape at step {index} ({_shapes(steps[index].site)}) than at step 0 "
                         f"({_shapes(steps[0].site)}). Give `init` the shape that the carry has later."
                     )
+            laws = [one.site.distribution for one in steps]
+            parts = [[type(law), *map(_shape, pack[0])] for law, pack in zip(laws, packs, strict=True)]
+            mixed = [law for law in laws if law is not None] if any(part != parts[0] for part in parts) else []
+            if mixed:
+                packs = [[[], *pack[1:]] for pack in packs]
             columns = zip(*([leaf for leaf in leaves(pack) if isinstance(leaf, Tensor)] for pack in packs), strict=True)
             tensors = [
                 column[0].expand(len(rows), *column[0].shape)
@@ -330,7 +339,7 @@ class _Scan(Handler):
                 for column in columns
             ]
             span = Span(self._axis, start, len(rows), self.history)
-            site, log_prob = _unpacked(steps[-1], refill_tensors(packs[-1], tensors), span)
+            site, log_prob = _unpacked(steps[-1], refill_tensors(packs[-1], tensors), span, mixed)
             _hand_over(steps[-1], site, log_prob)
 
 
@@ -357,14 +366,26 @@ def _packed(site: Site, density: bool) -> list[Any]:
     return [take_apart(d)[0] if d is not None else [], value, mask, scale, log_prob]
 
 
-def _unpacked(one: _Kept, pack: list[Any], span: Span) -> tuple[Site, Tensor | None]:
+def _unpacked(
+    one: _Kept, pack: list[Any], span: Span, mixed: Sequence[Distribution] = ()
+) -> tuple[Site, Tensor | None]:
+    """A site and its log density. Args: mixed, the steps' distributions where they are not of one kind."""
     tensors, value, mask, scale, log_prob = pack
     d = one.site.distribution
     if d is not None:
-        d = Steps(d, tensors, span.size, rank=value.dim() - 1 - len(d.event_shape))
+        rank = value.dim() - 1 - len(d.event_shape)
+        d = MixedSteps(mixed, rank) if mixed else Steps(d, tensors, span.size, rank)
     spans = (span, *one.site.spans)
     site = one.site.replace(distribution=d, value=value, mask=mask, scale=scale, spans=spans)
     return site, log_prob
+
+
+def _law_shapes(site: Site) -> list[Any]:
+    return [] if site.distribution is None else [site.distribution.batch_shape, site.distribution.event_shape]
+
+
+def _shape(leaf: Any) -> Any:
+    return leaf.shape if isinstance(leaf, Tensor) else None
 
 
 def _padded(tensor: Tensor, rank: int) -> Tensor:
