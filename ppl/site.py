@@ -121,6 +121,7 @@ class Site:
     infer: Infer = NO_OPTIONS
     enum_dims: tuple[tuple[int, str], ...] = ()  # the enumeration dims in use here: (negative dim, enumerated site)
     steps: tuple[Step, ...] = ()  # the markov steps around the site, outermost first
+    branch: bool = False  # whether this is one of several runs, for the choices that this site is or depends on
     recorded: bool = True  # false in a run that only prepares another one: handlers act on the site, traces pass it by
     intervened: bool = False  # set by `do`: later sites see another value than this one's
     init: Init = None  # of a param site: its first value, or how to make it

@@ -121,7 +121,8 @@ def enumerated_sites(trace: Trace) -> list[str]:
 def support_on_dim(site: Site, dim: int) -> Tensor:
     """The support of a site's distribution along one batch dim.
 
-    Shapes: (K, 1, …, 1, *event) with K at `dim`; with `infer["expand"]`, broadcast with the batch shape.
+    Shapes: (K, 1, …, 1, *event) with K at `dim`; with `infer["expand"]`, broadcast with the batch shape. Values that
+        differ along the batch have its dims, too.
     Raises: ValueError naming the site where the distribution has no finite support.
     """
     d = expand_to_plates(site, site.fn)
@@ -132,8 +133,13 @@ def support_on_dim(site: Site, dim: int) -> Tensor:
         )
     values = d.enumerate_support(expand=False)
     event = tuple(d.event_shape)
-    values = values.reshape((values.size(0),) + (1,) * (-dim - 1) + event)
+    batch = list(values.shape[1 : values.dim() - len(event)])  # of size 1, where the values do not differ along it
+    while batch and batch[0] == 1:
+        batch.pop(0)
+    width = max(len(batch), -dim)
+    values = values.reshape((-1, *(1,) * (width - len(batch)), *batch, *event))
+    values = values.transpose(0, 1 + width + dim).squeeze(0)
     if site.infer.expand:
-        batch = torch.broadcast_shapes(values.shape[:-dim] if not event else values.shape[: -len(event)], d.batch_shape)
-        values = values.expand(batch + d.event_shape)
+        shape = torch.broadcast_shapes(values.shape[: values.dim() - len(event)], d.batch_shape)
+        values = values.expand(shape + d.event_shape)
     return values

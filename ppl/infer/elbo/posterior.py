@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl.infer.elbo.enumerated import Enumerated, support_of
+from ppl.infer.elbo.enumerated import Enumerated, has_one_support, support_of, supports
 from ppl.infer.elbo.terms import event_axes, plate_axis
 from ppl.site import Site, plate_shape
 from ppl.tensors.elimination import Summed, backtrack, take
@@ -50,10 +50,13 @@ def _decide(found: Enumerated, chosen: dict[str, Factor]) -> Trace:
     for name, site in found.names.items():
         frames = [f for f in site.plates if f.dim is not None]
         batch = [plate_axis(f.name) for f in sorted(frames, key=lambda f: f.dim or 0)]
-        value = support_of(found, site)
         index = chosen.get(name)
         if index is None:  # a single value, which no factor shows as an axis
-            index = Factor((), torch.zeros((), dtype=torch.long, device=value.device))
+            index = Factor((), torch.zeros((), dtype=torch.long, device=site.tensor.device))
+        if not has_one_support(found, site):
+            decided.nodes[name] = _select(site, supports(found, site), {**chosen, name: index})
+            continue
+        value = support_of(found, site)
         size = [frame.subsample_size for frame in sorted(frames, key=lambda f: f.dim or 0)]
         picked = value[index.aligned(batch).expand(size)]
         shape = plate_shape(frames)
