@@ -37,7 +37,7 @@ class Frame:
 class Step:
     """One step of a `markov` loop around a site."""
 
-    loop: int  # which loop, counted in the order of their creation
+    loop: int  # which loop: any number of its own on the way, and in a trace the order in which the run met them
     step: int  # how many steps have passed
     history: int  # how many earlier steps this one may depend on
 

@@ -16,8 +16,9 @@ from typing import Generic, TypeVar
 
 import torch
 
+from ppl.distributions.distribution import broadcast_shape
 from ppl.handlers.enum import support_on_dim
-from ppl.site import Site, expand_to_plates
+from ppl.site import Site, expand_to_plates, plate_shape
 from ppl.stack import Handler, perform
 from ppl.tensors.factor import Factor, union
 from ppl.tensors.provenance import Names, Provenance
@@ -74,7 +75,8 @@ class choose(Handler):
         index = self.path[position] if position < len(self.path) else 0
         self.sizes.append(values.size(0))
         self.chosen[site.name] = index
-        return perform(site.replace(value=values[index].expand(d.shape()), branch=True))
+        shape = broadcast_shape(values.shape[1:], plate_shape(site.plates) + d.event_shape)  # of no enumeration dims
+        return perform(site.replace(value=values[index].expand(shape), branch=True))
 
 
 def watch() -> Provenance:
