@@ -259,7 +259,9 @@ class Arranger(Choices):
                 continue
             fit = [n for n in guide if set(n.plates) <= set(node.plates) and (n.step is None or n.step == node.step)]
             past = [n.name for n in guide if n.step is not None and node.step is not None]
-            recent = [n for n in past[-self.history :] if self.history and model.node(n).step >= node.step - self.history]
+            recent = [
+                n for n in past[-self.history :] if self.history and model.node(n).step >= node.step - self.history
+            ]
             parents = [n.name for n in rng.sample(fit, min(len(fit), rng.randint(0, 1))) if n.name not in recent]
             looks = [n.name for n in data if set(n.plates) <= set(node.plates)]
             parents += recent + rng.sample(looks, min(len(looks), rng.randint(0, 1)))
