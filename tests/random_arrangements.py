@@ -161,10 +161,7 @@ class Arrangement(Network):
         at = tuple(reversed(cell))
         own = self.known(node, cell)
         masked = node.mask is not None and not bool(node.mask[at])
-        if masked:
-            entry = torch.zeros_like(logits[at]) if own is not None else node.alike()[at]
-        else:
-            entry = logits[at]
+        entry = logits[at] if not masked else node.alike()[at] if own is None else torch.zeros_like(logits[at])
         places = [(p, tuple(where[i] for i in self.node(p).home)) for p in node.parents] + [(node.name, cell)]
         values = [self.known(self.node(p), c) for p, c in places[:-1]] + [own]
         for position in reversed(range(len(places))):

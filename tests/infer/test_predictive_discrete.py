@@ -153,7 +153,8 @@ def test_a_subsample_of_the_guide_is_the_models():
 
     def guide():
         ppl.sample("loc", dist.Delta(torch.tensor(0.0)))
-        ppl.plate("rows", 6, subsample_size=2).indices
+        with ppl.plate("rows", 6, subsample_size=2):
+            pass
 
     def model():
         loc = ppl.sample("loc", dist.Normal(0.0, 1.0))
