@@ -14,7 +14,7 @@ A model is a Python function that makes statements; handlers give the statements
 
 from ppl import distributions, handlers, infer, optim
 from ppl.distributions.validation import enable_validation, is_validation_enabled, validation_enabled
-from ppl.handlers import condition, do, markov, plate, plate_stack
+from ppl.handlers import condition, do, markov, plate, plate_stack, scan
 from ppl.infer import explain_enumeration
 from ppl.params import ParamStore, clear_param_store, get_param_store
 from ppl.statements import deterministic, factor, module, param, sample, set_rng_seed, subsample
@@ -44,6 +44,7 @@ __all__ = [
     "plate",
     "plate_stack",
     "sample",
+    "scan",
     "set_rng_seed",
     "subsample",
     "validation_enabled",

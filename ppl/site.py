@@ -42,6 +42,35 @@ class Step:
     history: int  # how many earlier steps this one may depend on
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Moment:
+    """The step of a running `scan` that a site belongs to."""
+
+    index: int | Tensor  # which step it is; a (batched) tensor where many steps run at once
+    together: bool  # whether it is recorded together with other steps, and its enumeration dims named alike
+    back: int  # how many steps ahead lies the step that this run prepares: 0 in a run for its own sake
+    length: int  # of the whole scan
+    history: int  # how many earlier steps one may depend on
+    scan: object  # the same object for all sites of one scan
+    keep: Callable[[Callable[..., None], Site], None]  # holds a site back for a recorder until all steps are there
+
+    def pick(self, value: Tensor) -> Tensor:
+        """This step's part of a value that has all steps on its first dim."""
+        if isinstance(self.index, int):
+            return value[self.index]
+        return value.index_select(0, self.index.reshape(1)).squeeze(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The steps of a scan along a recorded site's first dim."""
+
+    axis: str  # the dim's name
+    start: int  # the first step on it; those before are recorded each by itself, as `name[0]`, `name[1]`, …
+    size: int
+    history: int
+
+
 @dataclass(frozen=True, slots=True)
 class Baseline:
     """The control variate of a score-function site: what is expected of its learning signal."""
@@ -122,6 +151,9 @@ class Site:
     enum_dims: tuple[tuple[int, str], ...] = ()  # the enumeration dims in use here: (negative dim, enumerated site)
     steps: tuple[Step, ...] = ()  # the markov steps around the site, outermost first
     branch: bool = False  # whether this is one of several runs, for the choices that this site is or depends on
+    moments: tuple[Moment, ...] = ()  # the steps of the running scans around the site, outermost first
+    spans: tuple[Span, ...] = ()  # of a recorded site: the scans whose steps lie along its first dims, outermost first
+    step_of: str = ""  # of a step that is recorded by itself: the site's name in the scan
     recorded: bool = True  # false in a run that only prepares another one: handlers act on the site, traces pass it by
     intervened: bool = False  # set by `do`: later sites see another value than this one's
     init: Init = None  # of a param site: its first value, or how to make it
@@ -169,6 +201,23 @@ class Site:
 _FIELDS: list[tuple[str, Callable[[Any], Any], Callable[[Any, Any], None]]] = [
     (f.name, getattr(Site, f.name).__get__, getattr(Site, f.name).__set__) for f in fields(Site)
 ]
+
+
+def part_for(site: Site, value: Tensor | None) -> Tensor | None:
+    """What of a value for all steps of the scans around, which lie on its first dims, belongs to this site's step.
+
+    Raises: ValueError naming the site where there are not as many entries as steps.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    for moment in site.moments:
+        if not value.dim() or len(value) != moment.length:
+            raise ValueError(
+                f"{site}: a value for a site of a scan has the scan's {moment.length} steps on its first dim, but the one "
+                f"given has shape {tuple(value.shape)}."
+            )
+        value = moment.pick(value)
+    return value
 
 
 def plate_shape(frames: Iterable[Frame]) -> Size:

@@ -183,7 +183,7 @@ class Handler:
 
 
 class inherit(Handler):
-    """Hands a site's plates, scale, mask and markov steps on to the statements that a handler makes in its place."""
+    """Hands a site's plates, scale, mask and steps on to the statements that a handler makes in its place."""
 
     def __init__(self, site: Site) -> None:
         super().__init__()
@@ -198,6 +198,8 @@ class inherit(Handler):
                 scale=parent.scale * site.scale,
                 mask=mask,
                 steps=parent.steps + site.steps,
+                moments=parent.moments + site.moments,
+                recorded=parent.recorded and site.recorded,
             )
         )
 

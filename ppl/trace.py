@@ -37,9 +37,10 @@ class Trace:
 
     # -- recording
 
-    def add(self, site: Site) -> None:
+    def add(self, site: Site, log_prob: Tensor | None = None) -> None:
         """Record a site.
 
+        Args: log_prob, its masked log density without its scale, where that is known already.
         Raises: ValueError for a name that is already there, unless both are the same parameter or the same plate.
         """
         old = self.nodes.get(site.name)
@@ -54,6 +55,8 @@ class Trace:
             if site.kind == "plate":
                 return
         self.nodes[site.name] = site
+        if log_prob is not None:
+            self._unscaled[site.name] = log_prob
 
     # -- reading
 
@@ -108,7 +111,7 @@ class Trace:
         """The log density of a sample site with its mask but without its scale, of the site's batch shape."""
         found = self._unscaled.get(name)
         if found is None:
-            found = self._unscaled[name] = _log_prob(self.nodes[name])
+            found = self._unscaled[name] = log_density(self.nodes[name])
         return found
 
     def log_prob(self, name: str) -> Tensor:
@@ -280,7 +283,7 @@ def density(site: Site, value: Tensor) -> Tensor:
     return d.log_prob(value)
 
 
-def _log_prob(site: Site) -> Tensor:
+def log_density(site: Site) -> Tensor:
     """The masked log density of a sample site; ValueError naming the site where the value does not fit."""
     d, value, mask = site.fn, site.tensor, site.mask
     if isinstance(mask, Tensor) and site.observed and value.numel():

@@ -16,6 +16,7 @@ from ppl.handlers.queue import queue
 from ppl.handlers.reparam import Reparam, reparam
 from ppl.handlers.replay import replay
 from ppl.handlers.scale import scale
+from ppl.handlers.scan import scan
 from ppl.handlers.scope import scope
 from ppl.handlers.seed import seed
 from ppl.handlers.substitute import substitute
@@ -47,6 +48,7 @@ __all__ = [
     "reparam",
     "replay",
     "scale",
+    "scan",
     "scope",
     "seed",
     "substitute",

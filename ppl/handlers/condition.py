@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl.site import Site
+from ppl.site import Site, part_for
 from ppl.stack import Handler, perform
 from ppl.trace import Trace
 
@@ -46,4 +46,4 @@ def lookup_in(data: Data, handler: str) -> Callable[[Site], Tensor | None]:
                 f"handlers.{handler}: the value for site '{name}' must be a torch.Tensor, but got "
                 f"{type(value).__name__}; write torch.as_tensor(value)."
             )
-    return lambda site: values.get(site.name)
+    return lambda site: part_for(site, values.get(site.name))

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl.site import Site
+from ppl.site import Site, part_for
 from ppl.stack import Handler, perform
 from ppl.trace import Trace
 
@@ -40,4 +40,4 @@ class do(Handler):
             raise ValueError(
                 f"handlers.do: the value for site '{site.name}' must be a torch.Tensor, but got {type(value).__name__}."
             )
-        return natural.replace(value=value, intervened=True)
+        return natural.replace(value=part_for(site, value), intervened=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl.site import Site, Step, expand_to_plates, plate_shape
 from ppl.stack import Handler, perform
+from ppl.tensors.timeline import at_step, before
 from ppl.trace import Trace
 
 
@@ -26,6 +27,33 @@ class Axis:
     name: str
     dim: int
     steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lagged:
+    """The dims of a site of a scan: `dim` has its value at the step in question, dim - j its value j steps before."""
+
+    name: str
+    dim: int
+    scan: object
+    history: int
+    length: int
+
+    def dims(self) -> range:
+        """All dims that it owns."""
+        return range(self.dim, self.dim - self.history - 1, -1)
+
+    def live(self, site: Site) -> list[tuple[int, str]]:
+        """Which of its values another site may depend on, and their dims."""
+        moment = next((m for m in site.moments if m.scan is self.scan), None)
+        if moment is None:  # the scan is over
+            steps = range(self.length - 1, max(self.length - 1 - self.history, -1), -1)
+            return [(self.dim - lag, at_step(self.name, step)) for lag, step in enumerate(steps)]
+        lags = range(moment.back, self.history + 1)
+        if moment.together or not isinstance(moment.index, int):
+            return [(self.dim - lag, before(self.name, lag)) for lag in lags]
+        target = moment.index + moment.back
+        return [(self.dim - lag, at_step(self.name, target - lag)) for lag in lags if target >= lag]
 
 
 class enum(Handler):
@@ -56,6 +84,7 @@ class enum(Handler):
         self.axes: list[Axis] = []  # in use
         self.left = first_available_dim + 1  # the leftmost dim ever used
         self._covered: dict[int, Axis] = {}  # by dim, the last one whose dim another took over
+        self.lagged: dict[str, Lagged] = {}  # the sites of scans
         self._first_dim = (
             max(first_available_dim, *(a.dim for a in self._given)) if self._given else first_available_dim
         )
@@ -71,6 +100,7 @@ class enum(Handler):
 
     def _forget(self) -> None:
         self.axes, self._covered, self.left = [], {}, self.first_available_dim + 1
+        self.lagged = {}
 
     def handle(self, site: Site) -> Site:
         if site.kind != "sample":
@@ -79,6 +109,8 @@ class enum(Handler):
         live = self._visible(site)
         self._check_uncovered(site)
         if site.infer.enumerate == "parallel" and site.value is None and not site.observed:
+            if site.moments:
+                return self._at_step(site, live)
             axis = Axis(site.name, self._free_dim(live), site.steps)
             site = site.replace(value=support_on_dim(site, axis.dim))
             self._add(axis, live)
@@ -90,7 +122,32 @@ class enum(Handler):
                 if varies and all(axis.name != name for axis in live):
                     self._check_free(name, dim, live, site)
                     self._add(Axis(name, dim, site.steps), live)
-        return perform(site.replace(enum_dims=tuple((a.dim, a.name) for a in live)))
+        return perform(site.replace(enum_dims=self._dims(live, site)))
+
+    def _dims(self, live: list[Axis], site: Site) -> tuple[tuple[int, str], ...]:
+        dims = [(a.dim, a.name) for a in live]
+        for lagged in self.lagged.values():
+            dims += lagged.live(site)
+        return tuple(dims)
+
+    def _at_step(self, site: Site, live: list[Axis]) -> Site:
+        """A site of a scan: its dims are the same at all steps."""
+        if len(site.moments) > 1:
+            raise ValueError(
+                f"{site}: a scan within a scan cannot have enumerated sites. Write the outer one as a loop, "
+                "`for t in ppl.markov(range(T)):`, with other names in each step."
+            )
+        (moment,) = site.moments
+        if site.name not in self.lagged:
+            first = self._free_dim(live, moment.history + 1)
+            self.left = min(self.left, first - moment.history)
+            self.lagged[site.name] = Lagged(site.name, first, moment.scan, moment.history, moment.length)
+        dims = self._dims(live, site)
+        if moment.back > moment.history:  # too long ago to matter: any value will do
+            d = expand_to_plates(site, site.fn)
+            return perform(site.replace(value=support_on_dim(site, -1 - len(d.batch_shape))[0].expand(d.shape())))
+        value = support_on_dim(site, self.lagged[site.name].dim - moment.back)
+        return perform(site.replace(value=value, enum_dims=dims))
 
     def _add(self, axis: Axis, live: list[Axis]) -> None:
         """Put an axis in use. Those before it on its dim, which nothing may look back at, make room: chains are long."""
@@ -155,10 +212,11 @@ class enum(Handler):
         last = max((s.step for a in self.axes for s in a.steps if s.loop == step.loop), default=step.step)
         return last - step.step < max(step.history, 1)
 
-    def _free_dim(self, live: list[Axis]) -> int:
-        taken = {axis.dim for axis in live}
+    def _free_dim(self, live: list[Axis], count: int = 1) -> int:
+        """The first of `count` neighbouring free dims."""
+        taken = {axis.dim for axis in live}.union(*(lagged.dims() for lagged in self.lagged.values()))
         dim = self.first_available_dim
-        while dim in taken:
+        while not taken.isdisjoint(range(dim, dim - count, -1)):
             dim -= 1
         if dim < -64:
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl.site import Frame, Site
+from ppl.site import Frame, Site, part_for
 from ppl.stack import Handler, perform
 from ppl.trace import Trace
 
@@ -44,7 +44,10 @@ class replay(Handler):
             _check_plate(site, recorded)
         if recorded.kind != site.kind:
             raise ValueError(f"site '{site.name}' is a {site.kind} here, but a {recorded.kind} in the replayed trace.")
-        value = _moved(recorded, site.plates) if site.plates and recorded.plates else recorded.value
+        value = recorded.value
+        if site.kind == "sample":
+            moved = _moved(recorded, site.plates) if site.plates and recorded.plates else value
+            value = part_for(site, moved)
         site = site.replace(value=value, enum_dims=recorded.enum_dims)
         try:
             site = perform(site)

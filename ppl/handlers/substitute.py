@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl.site import Site
+from ppl.site import Site, part_for
 from ppl.stack import Handler, perform
 
 
@@ -27,7 +27,7 @@ class substitute(Handler):
         if (data is None) == (substitute_fn is None):
             raise ValueError("handlers.substitute: give either data (values by name) or substitute_fn.")
         values = data or {}
-        self.lookup = substitute_fn or (lambda site: values.get(site.name))
+        self.lookup = substitute_fn or (lambda site: part_for(site, values.get(site.name)))
 
     def handle(self, site: Site) -> Site:
         if site.kind == "param" or (site.kind == "sample" and not site.observed):

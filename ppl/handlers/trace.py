@@ -38,9 +38,14 @@ class trace(Handler):
 
     def handle(self, site: Site) -> Site:
         recorded = site.recorded and site.kind != "subsample" and (site.kind == "param" or not self.param_only)
+        moments = site.moments if site.kind in ("sample", "deterministic") else ()
         site = perform(site)
         if recorded:
-            self.trace.add(self._numbered(site) if site.steps else site)
+            seen = self._numbered(site) if site.steps else site
+            if moments:
+                moments[-1].keep(self.trace.add, seen)
+            else:
+                self.trace.add(seen)
         return site
 
     def _numbered(self, site: Site) -> Site:

@@ -2,7 +2,8 @@
 
 Factors are log densities over named axes. Some axes are variables, to be summed out; some are plates, over which
 factors are multiplied (their logs added); all others are carried along. Deepest plates go first: their variables are
-summed out component by component, and what remains is multiplied over the plate into the next one.
+summed out component by component, and what remains is multiplied over the plate into the next one. Along a time axis, which is
+a plate to all but the variables of its timeline, these are summed out by a product of matrices.
 
 Source: Obermeyer et al. 2019, Tensor Variable Elimination for Plated Factor Graphs, algorithm 1.
 """
@@ -16,8 +17,9 @@ import torch
 from opt_einsum.paths import greedy
 from torch import Tensor
 
-from ppl.tensors.factor import Axes, Factor, add, union
+from ppl.tensors.factor import Axes, Factor, add, take, union
 from ppl.tensors.semiring import Reduction, log_sum_exp
+from ppl.tensors.timeline import SummedTimeline, Timeline, sum_along, used_variables
 
 Names = frozenset[str]
 
@@ -45,7 +47,8 @@ def eliminate(
     keep: Names = frozenset(),
     carried: Mapping[str, Names] | None = None,
     reduction: Reduction = log_sum_exp,
-    tape: list[Summed] | None = None,
+    tape: list[Summed | SummedTimeline] | None = None,
+    timelines: Mapping[str, Timeline] | None = None,
 ) -> list[Factor]:
     """Sum out the variables and multiply over the plates.
 
@@ -56,18 +59,35 @@ def eliminate(
         carried: axes that are neither, with the plates they live in, which then cannot be multiplied over.
         reduction: how to sum.
         tape: a list to which every step is added, for going back.
+        timelines: the plates that are times, with the variables that depend on themselves at earlier ones.
     Returns: factors without variables, over carried axes and plates, whose sum is the answer.
     Raises: Intractable.
     """
     home = {**(carried or {}), **variables}
     remaining = list(factors)
     results = []
+    linked = {axis: used_variables(timeline, remaining) for axis, timeline in (timelines or {}).items()}
     while remaining:
-        leaf = max((plates.intersection(f.axes) for f in remaining), key=lambda p: (len(p), sorted(p)))
+        leaf = max(
+            (plates.intersection(f.axes) for f in remaining), key=lambda p: (len(p), p.isdisjoint(linked), sorted(p))
+        )
         here = [f for f in remaining if plates.intersection(f.axes) == leaf]
         remaining = [f for f in remaining if plates.intersection(f.axes) != leaf]
         local = {v for v, plates_of in variables.items() if plates_of == leaf}
-        for component in components(here, local):
+        time = next((axis for axis in leaf if axis in linked), None)
+        alias = (
+            {name: v for v, names in linked[time].items() if v in local for name in names} if time is not None else {}
+        )
+        for component in components(here, local, alias):
+            moving = tuple(dict.fromkeys(alias[axis] for axis in union(component) if axis in alias))
+            if time is not None and timelines is not None and moving:
+                inside = local.difference(alias)
+                parts = [contract(part, inside, reduction, tape) for part in components(component, inside)]
+                stuck = frozenset(axis for axis in union(parts) if axis not in alias and time in home.get(axis, ()))
+                if stuck:
+                    raise Intractable(stuck.union(moving), leaf)
+                remaining.append(sum_along(parts, time, timelines[time], moving, reduction, tape, remaining))
+                continue
             factor = contract(component, local, reduction, tape)
             left = [axis for axis in factor.axes if axis in home]
             target = leaf & keep.union(*(home[axis] for axis in left))
@@ -81,12 +101,19 @@ def eliminate(
     return results
 
 
-def components(factors: Sequence[Factor], links: Iterable[str]) -> list[list[Factor]]:
-    """Factors grouped so that those which share one of the given axes are together."""
+def components(
+    factors: Sequence[Factor], links: Iterable[str], alias: Mapping[str, str] | None = None
+) -> list[list[Factor]]:
+    """Factors grouped so that those which share one of the given axes are together.
+
+    Args: alias, axes that count as others.
+    """
     linking = set(links)
+    known = alias or {}
     groups: list[tuple[set[str], list[Factor]]] = []
     for factor in factors:
-        names, members = linking.intersection(factor.axes), [factor]
+        names = {known.get(axis, axis) for axis in linking.intersection(factor.axes)}
+        members = [factor]
         apart = []
         for other_names, others in groups:
             if names & other_names:
@@ -102,7 +129,7 @@ def contract(
     factors: Sequence[Factor],
     variables: Iterable[str],
     reduction: Reduction = log_sum_exp,
-    tape: list[Summed] | None = None,
+    tape: list[Summed | SummedTimeline] | None = None,
 ) -> Factor:
     """Multiply factors and sum out variables, pairwise, in a good order."""
     gone = set(variables)
@@ -129,7 +156,7 @@ def contract(
     return result
 
 
-def backtrack(tape: Sequence[Summed], choose: Callable[[Tensor], Tensor]) -> dict[str, Factor]:
+def backtrack(tape: Sequence[Summed | SummedTimeline], choose: Callable[[Tensor], Tensor]) -> dict[str, Factor]:
     """Go back through an elimination, choosing each variable's value given those chosen before.
 
     Args: choose, from log weights (…, K) to indices (…), such as a draw or an argmax.
@@ -137,6 +164,9 @@ def backtrack(tape: Sequence[Summed], choose: Callable[[Tensor], Tensor]) -> dic
     """
     chosen: dict[str, Factor] = {}
     for step in reversed(tape):
+        if isinstance(step, SummedTimeline):
+            chosen.update(step.choose(chosen, choose))
+            continue
         axes = step.factor.axes
         outer = [axis for axis in axes if axis not in step.variables and axis not in chosen]
         batch = union([Factor(tuple(outer), torch.empty(0)), *(chosen[a] for a in axes if a in chosen)])
@@ -147,22 +177,3 @@ def backtrack(tape: Sequence[Summed], choose: Callable[[Tensor], Tensor]) -> dic
             chosen[variable] = Factor(batch, index % size)
             index = index // size
     return chosen
-
-
-def take(factor: Factor, chosen: Mapping[str, Factor], batch: Sequence[str], rest: Sequence[str]) -> Tensor:
-    """The entries of a factor at the chosen indices.
-
-    Shapes: (*batch, *rest).
-    """
-    index: list[Tensor | slice] = []
-    tensor = factor.tensor.permute(
-        [factor.axes.index(a) for a in factor.axes if a not in rest] + [factor.axes.index(a) for a in rest]
-    )
-    for axis in (a for a in factor.axes if a not in rest):
-        if axis in chosen:
-            index.append(chosen[axis].aligned(batch))
-        else:
-            shape = [1] * len(batch)
-            shape[list(batch).index(axis)] = -1
-            index.append(torch.arange(factor.size(axis), device=tensor.device).reshape(shape))
-    return tensor[tuple(index)] if index else tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,3 +59,22 @@ def weigh(log_weight: Factor, value: Factor) -> Factor:
     weight, tensor = log_weight.aligned(axes).exp(), value.aligned(axes)
     zero = (weight == 0).expand(torch.broadcast_shapes(weight.shape, tensor.shape))
     return Factor(axes, weight * tensor.expand(zero.shape).masked_fill(zero, 0.0))
+
+
+def take(factor: Factor, chosen: Mapping[str, Factor], batch: Sequence[str], rest: Sequence[str]) -> Tensor:
+    """The entries of a factor at the chosen indices.
+
+    Shapes: (*batch, *rest).
+    """
+    index: list[Tensor | slice] = []
+    tensor = factor.tensor.permute(
+        [factor.axes.index(a) for a in factor.axes if a not in rest] + [factor.axes.index(a) for a in rest]
+    )
+    for axis in (a for a in factor.axes if a not in rest):
+        if axis in chosen:
+            index.append(chosen[axis].aligned(batch))
+        else:
+            shape = [1] * len(batch)
+            shape[list(batch).index(axis)] = -1
+            index.append(torch.arange(factor.size(axis), device=tensor.device).reshape(shape))
+    return tensor[tuple(index)] if index else tensor

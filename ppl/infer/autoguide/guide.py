@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ppl.distributions import biject_to
 from ppl.handlers import block, mask, plate, substitute, trace
 from ppl.infer.initialization import init_to_median
-from ppl.site import Frame, Site
-from ppl.stack import perform
+from ppl.site import Frame, Site, Span
+from ppl.stack import Handler, perform
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -133,6 +133,8 @@ class AutoGuide(nn.Module, ABC):
                     stack.enter_context(plates[frame.name])
             if site.mask is not None and self.mask_holds(site):
                 stack.enter_context(mask(mask=site.mask))
+            if site.spans:
+                stack.enter_context(_along(site.spans))
             yield
 
     def mask_holds(self, site: Site) -> bool:
@@ -169,6 +171,17 @@ class AutoGuide(nn.Module, ABC):
                     f"{type(self).__name__}: call setup(*args) with the model's arguments first, or fit it."
                 )
             self.setup(*args, **kwargs)
+
+
+class _along(Handler):
+    """Says of a guide's site that its first dims are the steps of scans, as they are in the model."""
+
+    def __init__(self, spans: tuple[Span, ...]) -> None:
+        super().__init__()
+        self.spans = spans
+
+    def handle(self, site: Site) -> Site:
+        return perform(site.replace(spans=self.spans) if site.kind == "sample" else site)
 
 
 def key_of(name: str) -> str:

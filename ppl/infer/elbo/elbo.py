@@ -17,7 +17,8 @@ from ppl.infer.elbo.estimator import Baselines, Expectation, check_home, estimat
 from ppl.infer.elbo.matching import check_match
 from ppl.infer.elbo.nesting import find_plate_nesting, run
 from ppl.infer.elbo.reductions import check_reductions
-from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms, plate_axis
+from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms
+from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
 from ppl.trace import Trace
 
@@ -142,6 +143,7 @@ class ELBO:
         for guided in sequential.runs(lambda: _run_enumerated(guide, args, kwargs, first_dim), provenance):
             chosen, (guide_trace, left) = guided.chosen, guided.result
             summed = enumerated_sites(guide_trace)
+            _check_guide(guide_trace, summed)
             enumerated = frozenset(summed).union(chosen)
             guide_axes |= enumerated
             guides.append((chosen, guide_terms(guide_trace, enumerated, Terms())))
@@ -160,10 +162,13 @@ class ELBO:
                 model_trace, _ = ran.result
                 names = enumerated.union(ran.chosen, enumerated_sites(model_trace))
                 self._check(model_trace, guide_trace, names)
-                models.append(({**chosen, **ran.chosen}, model_terms(model_trace, Terms(), names - enumerated)))
+                terms = model_terms(model_trace, Terms(), names - enumerated)
+                terms.timelines = find_timelines(model_trace, names - enumerated)
+                models.append(({**chosen, **ran.chosen}, terms))
                 _grow(sizes, {**guided.sizes, **ran.sizes})
                 _join(sources, ran.sources)
-                home.update({n: _plates_of((guide_trace if n in guide_trace else model_trace)[n]) for n in names})
+                for name in names:
+                    home.update(homes((guide_trace if name in guide_trace else model_trace)[name]))
         terms = _stack(models, sizes, sources, ("model", "scaled"))
         terms.take_guide(_stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights")))
         return self._assemble(terms, home, guide_trace, guide_axes)
@@ -207,6 +212,16 @@ def _run_enumerated(
     return record, handler.left
 
 
+def _check_guide(guide: Trace, enumerated: list[str]) -> None:
+    """Scans are the model's alone."""
+    for name in enumerated:
+        if guide[name].step_of or guide[name].spans:
+            raise ValueError(
+                f"site '{guide[name].step_of or name}' of the guide is enumerated in a scan, which only models can do. Leave it "
+                "out of the guide, so that the model's is summed out, or write the guide's chain with ppl.markov."
+            )
+
+
 def _repeat(program: Program, count: int, dim: int) -> Program:
     def particles(*args: Any, **kwargs: Any) -> Any:
         with plate(PARTICLES, count, dim=dim):
@@ -224,10 +239,6 @@ def _checked(trace: Trace, name: str) -> Tensor:
 
 def _is_factor(site: Site) -> bool:
     return site.kind == "sample" and site.observed
-
-
-def _plates_of(site: Site) -> Names:
-    return frozenset(plate_axis(frame.name) for frame in site.plates if frame.dim is not None)
 
 
 def _grow(sizes: dict[str, int], seen: dict[str, int]) -> None:
@@ -248,6 +259,7 @@ def _stack(
 ) -> Terms:
     """The terms of all sequential runs as one."""
     result = Terms(scales={name: scale for _, terms in parts for name, scale in terms.scales.items()})
+    result.timelines = {axis: chain for _, terms in parts for axis, chain in terms.timelines.items()}
     for kind in kinds:
         factors = [(chosen, getattr(terms, kind)) for chosen, terms in parts]
         impossible = -torch.inf if kind in ("model", "weights") else 0.0

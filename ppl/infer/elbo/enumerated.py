@@ -14,12 +14,14 @@ from ppl.handlers.trace import trace
 from ppl.infer.elbo import sequential
 from ppl.infer.elbo.estimator import check_home, explain_intractable
 from ppl.infer.elbo.nesting import find_plate_nesting
-from ppl.infer.elbo.terms import Terms, model_terms, plate_axis, to_factor
+from ppl.infer.elbo.terms import Terms, model_terms, to_factor
+from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
 from ppl.stack import unrecorded
 from ppl.tensors.elimination import Intractable, Summed, eliminate
 from ppl.tensors.factor import Factor
 from ppl.tensors.semiring import Reduction
+from ppl.tensors.timeline import SummedTimeline
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -40,13 +42,10 @@ class Enumerated:
 
     @property
     def home(self) -> dict[str, Names]:
-        """The plates of each enumerated site, as axes."""
-        return {
-            name: frozenset(plate_axis(f.name) for f in site.plates if f.dim is not None)
-            for name, site in self.names.items()
-        }
+        """The plates of each variable, as axes."""
+        return {name: plates for site in self.names.values() for name, plates in homes(site).items()}
 
-    def eliminate(self, reduction: Reduction, tape: list[Summed] | None = None) -> list[Factor]:
+    def eliminate(self, reduction: Reduction, tape: list[Summed | SummedTimeline] | None = None) -> list[Factor]:
         """Sum out all enumerated sites.
 
         Raises: ValueError naming sites and plates for a structure that cannot be summed out.
@@ -56,7 +55,8 @@ class Enumerated:
             check_home(name, factor, home)
         plates = frozenset(axis for f in self.factors.values() for axis in f.axes if axis not in home)
         try:
-            return eliminate(self.factors.values(), home, plates, reduction=reduction, tape=tape)
+            timelines = find_timelines(self.names, self.names)
+            return eliminate(self.factors.values(), home, plates, reduction=reduction, tape=tape, timelines=timelines)
         except Intractable as error:
             raise ValueError(explain_intractable(error, self.factors)) from error
 
@@ -112,12 +112,11 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
 def has_one_support(found: Enumerated, site: Site) -> bool:
     """Whether an index of an enumerated site stands for one value, in all places and whatever was chosen before."""
     values: dict[int, Tensor] = {}
-    for chosen, record in found.traces:
-        if site.name in record:
-            for index, value in _values_in(record[site.name], chosen):
-                first = values.setdefault(index, value.reshape((-1, *site.fn.event_shape))[0])
-                if not bool((value == first).all()):
-                    return False
+    for chosen, seen in _runs_of(found, site):
+        for index, value in _values_in(seen, chosen):
+            first = values.setdefault(index, value.reshape((-1, *site.fn.event_shape))[0])
+            if not bool((value == first).all()):
+                return False
     return True
 
 
@@ -132,10 +131,9 @@ def support_of(found: Enumerated, site: Site) -> Tensor:
             "enumerated sequentially. Mark that one 'parallel'."
         )
     rows: dict[int, Tensor] = {}
-    for chosen, record in found.traces:
-        if site.name in record:
-            for index, value in _values_in(record[site.name], chosen):
-                rows.setdefault(index, value.reshape((-1, *site.fn.event_shape))[0])
+    for chosen, seen in _runs_of(found, site):
+        for index, value in _values_in(seen, chosen):
+            rows.setdefault(index, value.reshape((-1, *site.fn.event_shape))[0])
     return torch.stack([rows[index] for index in sorted(rows)])
 
 
@@ -150,10 +148,18 @@ def supports(found: Enumerated, site: Site) -> Factor:
     return sequential.stack(parts, found.sizes, found.sources, 0)[site.name]
 
 
+def _runs_of(found: Enumerated, site: Site) -> list[tuple[dict[str, int], Site]]:
+    """A site in all runs that have it, with the choices of the run."""
+    if not found.sizes:
+        return [({}, site)]
+    return [(chosen, record[site.name]) for chosen, record in found.traces if site.name in record] or [({}, site)]
+
+
 def _values_in(site: Site, chosen: dict[str, int]) -> list[tuple[int, Tensor]]:
     """The values of an enumerated site in one run with their indices, each (*batch, *event)."""
     if site.name in chosen:
         return [(chosen[site.name], site.tensor)]
-    batch_dims = site.tensor.dim() - len(site.fn.event_shape)
+    tensor = site.tensor[(0,) * len(site.spans)]  # alike at all steps of a scan
+    batch_dims = tensor.dim() - len(site.fn.event_shape)
     (own,) = (batch_dims + dim for dim, axis in site.enum_dims if axis == site.name)
-    return list(enumerate(site.tensor.unbind(own)))
+    return list(enumerate(tensor.unbind(own)))

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ppl.infer.elbo.terms import Names, Terms, to_factor
+from ppl.infer.elbo.terms import Names, Terms, is_time, to_factor
 from ppl.site import Baseline, Site
 from ppl.tensors.elimination import Intractable, components, contract, eliminate
 from ppl.tensors.factor import Factor, add, union, weigh
@@ -57,16 +57,18 @@ def sum_out_model(terms: Terms, home: Mapping[str, Names], guide_axes: Names) ->
     for name, factor in terms.model.items():
         check_home(name, factor, home)
     costs = []
-    for component in components(list(terms.model.values()), variables):
+    alias = {name: v for chain in terms.timelines.values() for v in chain.variables for name in chain.names(v)}
+    for component in components(list(terms.model.values()), variables, alias):
         members = [names[id(factor)] for factor in component]
         inside = set(variables).intersection(union(component))
         if not inside:
             costs += [_scaled(terms, name) for name in members]
             continue
         scale = _common_scale(terms, members)
-        keep = all_plates.intersection(*(f.axes for f in component))
+        keep = all_plates.intersection(*(f.axes for f in component)).difference(terms.timelines)
         try:
-            summed = eliminate(component, {v: variables[v] for v in inside}, all_plates, keep, carried)
+            here = {v: variables[v] for v in inside.union(alias)}
+            summed = eliminate(component, here, all_plates, keep, carried, timelines=terms.timelines)
         except Intractable as error:
             raise ValueError(explain_intractable(error, terms.model)) from error
         costs += [Factor(f.axes, f.tensor * scale) for f in summed]
@@ -229,7 +231,7 @@ def _signal(
     baselines: Baselines,
 ) -> Factor:
     """The costs that a draw may have caused, within its plates, minus the baseline."""
-    plates = frozenset(axis for axis in score.axes if axis not in expectation.weights)
+    plates = frozenset(axis for axis in score.axes if axis not in expectation.weights and not is_time(axis))
     seen = []
     for cost in costs:
         known = Factor(cost.axes, cost.tensor.detach())

@@ -13,6 +13,7 @@ from ppl.distributions.distribution import broadcast_shape
 from ppl.distributions.prototype import has_varying_support
 from ppl.site import Site, plate_shape
 from ppl.tensors.factor import Factor
+from ppl.tensors.timeline import Timeline
 from ppl.trace import Trace, density, masked
 
 Names = frozenset[str]
@@ -23,11 +24,17 @@ def plate_axis(name: str) -> str:
     return f"plate {name}"
 
 
+def is_time(axis: str) -> bool:
+    """Whether an axis is the time of a scan, whose entries depend on each other."""
+    return axis.startswith("time ")
+
+
 def check_dims(shape: Size, site: Site) -> None:
-    """Every batch dim must belong to a plate or to an enumerated site.
+    """Every batch dim must belong to a plate, to an enumerated site, or to the steps of a scan.
 
     Raises: ValueError naming the site, the dim and the fix.
     """
+    shape = shape[len(site.spans) :]
     if not shape:
         return
     owned = {f.dim for f in site.plates} | {dim for dim, _ in site.enum_dims}
@@ -47,16 +54,17 @@ def to_factor(tensor: Tensor, site: Site, event_dim: int = 0) -> Factor:
 
     Args: event_dim, how many dims of the tensor come after the batch; they become the axes of `event_axes`.
     """
-    batch, event = tensor.shape[: tensor.dim() - event_dim], tensor.shape[tensor.dim() - event_dim :]
-    check_dims(batch, site)
+    steps, rest = tensor.shape[: len(site.spans)], tensor.shape[len(site.spans) :]
+    batch, event = rest[: len(rest) - event_dim], rest[len(rest) - event_dim :]
+    check_dims(Size((*steps, *batch)), site)
     shape = broadcast_shape(batch, plate_shape(site.plates))
     names = {dim: name for dim, name in site.enum_dims if -dim <= len(shape) and shape[dim] != 1}
     names.update({f.dim: plate_axis(f.name) for f in site.plates if f.dim is not None})
     dims = sorted(names)
     sizes = [shape[dim] for dim in dims]
-    return Factor(
-        (*(names[dim] for dim in dims), *event_axes(event_dim)), tensor.expand(shape + event).reshape([*sizes, *event])
-    )
+    axes = (*(span.axis for span in site.spans), *(names[dim] for dim in dims), *event_axes(event_dim))
+    tensor = tensor.reshape((*steps, *(1,) * (len(shape) - len(batch)), *batch, *event))
+    return Factor(axes, tensor.expand((*steps, *shape, *event)).reshape([*steps, *sizes, *event]))
 
 
 def event_axes(count: int) -> tuple[str, ...]:
@@ -74,6 +82,7 @@ class Terms:
     weights: dict[str, Factor] = field(default_factory=dict)  # log probabilities of the guide's enumerated sites
     scales: dict[str, Tensor | float] = field(default_factory=dict)  # of the model's sites
     scaled: dict[str, Factor] = field(default_factory=dict)  # the scales that are tensors, as factors
+    timelines: dict[str, Timeline] = field(default_factory=dict)  # the model's time axes
 
     def take_guide(self, other: Terms) -> None:
         """Take over the guide's part of other terms."""
