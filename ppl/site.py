@@ -38,7 +38,7 @@ class Frame:
 class Step:
     """One step of a `markov` loop around a site."""
 
-    loop: int  # which loop, counted in the order of their creation
+    loop: int  # which loop: any number of its own on the way, and in a trace the order in which the run met them
     step: int  # how many steps have passed
     history: int  # how many earlier steps this one may depend on
 
@@ -170,6 +170,7 @@ class Site:
     enum_dims: tuple[tuple[int, str], ...] = ()  # the enumeration dims in use here: (negative dim, enumerated site)
     mixed: tuple[str, ...] = ()  # the enumerated sites over whose draws the proposal of this one's draws is a mixture
     steps: tuple[Step, ...] = ()  # the markov steps around the site, outermost first
+    branch: bool = False  # whether this is one of several runs, for the choices that this site is or depends on
     moments: tuple[Moment, ...] = ()  # the steps of the running scans around the site, outermost first
     spans: tuple[Span, ...] = ()  # of a recorded site: the scans whose steps lie along its first dims, outermost first
     step_of: str = ""  # of a step that is recorded by itself: the site's name in the scan

@@ -94,12 +94,13 @@ def check_value(site: Site, d: Any, value: Tensor) -> None:
     except (ValueError, RuntimeError) as error:
         what = "obs" if site.observed else "value"
         raise ValueError(f"{site}: {what} does not fit. {error}{hint_at_subsample(site, d, value, what)}") from error
-    if bad is None:
-        return
+    if bad is None or site.mask is False or site.branch or not site.recorded:
+        return  # where the support depends on a choice, the value may lie inside for another than this run's
     if isinstance(site.mask, Tensor):
         bad = bad & site.mask
-    elif site.mask is False:
-        return
+    for dim, _ in site.enum_dims:  # a support that depends on a choice need not hold the value for every choice
+        if -dim <= bad.dim():
+            bad = bad.all(dim, keepdim=True)
     if bool(bad.any()):
         what = "obs" if site.observed else "value"
         raise ValueError(

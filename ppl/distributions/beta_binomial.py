@@ -9,7 +9,7 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions import constraints
-from ppl.distributions.count import Count, common_number, summed_entropy, summed_tails
+from ppl.distributions.count import Count, largest_number, summed_entropy, summed_tails
 from ppl.distributions.distribution import Distribution
 from ppl.tensors.count_draws import draw_binomial, draw_gamma_poisson, draw_log_gamma
 from ppl.tensors.mass import log_beta_binomial
@@ -95,7 +95,7 @@ class BetaBinomial(Count, Distribution):
         return summed_entropy(self, self.total_count if self._number is None else self._number)
 
     def _number_of_values(self) -> int:
-        return 1 + common_number(self, "total_count", self.total_count if self._number is None else self._number)
+        return 1 + largest_number(self.total_count if self._number is None else self._number)
 
 
 class ExtendedBetaBinomial(BetaBinomial):

@@ -84,7 +84,7 @@ class Count(Scalar):
 
     @property
     def cardinality(self) -> int:
-        """The number of values of the support."""
+        """The number of values that `enumerate_support` lists: where it differs along the batch, the largest."""
         this: Any = self
         if not this.has_enumerate_support:
             this.enumerate_support()  # raises, saying so
@@ -94,6 +94,7 @@ class Count(Scalar):
         raise NotImplementedError
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
+        """The values that any entry of the batch has; for an entry with fewer, the others have log density -inf."""
         this: Any = self
         if not this.has_enumerate_support:
             raise ValueError(infinite(this))
@@ -115,22 +116,14 @@ def along_batch(values: Tensor, batch_shape: Size, expand: bool) -> Tensor:
     return values.expand((-1, *batch_shape)) if expand else values
 
 
-def common_number(d: torch.distributions.Distribution, name: str, value: Tensor | float) -> int:
-    """The one value of a parameter that fixes the support's size, for enumeration.
+def largest_number(value: Tensor | float) -> int:
+    """The largest entry of a parameter that bounds the support, for enumeration.
 
-    Raises: ValueError where it differs along the batch, whose rows then have no common number of values.
+    Where it differs along the batch, smaller rows are enumerated with values of probability zero.
     """
     if not isinstance(value, Tensor):
         return int(value)
-    if value.numel() == 0:
-        return 0
-    low, high = (int(extreme) for extreme in value.aminmax())
-    if low != high:
-        raise ValueError(
-            f"{type(d).__name__} cannot be enumerated: {name} differs along the batch, from {low} to {high}, so that its "
-            f"rows have different numbers of values. Use one {name} for all."
-        )
-    return low
+    return int(value.max()) if value.numel() else 0
 
 
 def summed_tails(

@@ -195,15 +195,19 @@ class TestMixtures:
 
 
 class TestEnumeration:
-    def test_different_totals_are_named(self) -> None:
-        for d in (
-            dist.Binomial(torch.tensor([2, 5]), 0.3),
-            dist.BetaBinomial(1.0, 2.0, torch.tensor([2.0, 5.0])),
+    def test_the_largest_support_is_listed_where_it_differs_along_the_batch(self) -> None:
+        ends = torch.tensor([[3, 2], [3, 7]])
+        for d, values in (
+            (dist.Binomial(torch.tensor([2, 5]), 0.3, validate_args=False), range(6)),
+            (dist.BetaBinomial(1.0, 2.0, torch.tensor([2.0, 5.0]), validate_args=False), range(6)),
+            (dist.DiscreteUniform(ends[0], ends[1], validate_args=False), range(2, 8)),
         ):
             assert d.has_enumerate_support
-            for ask in (d.enumerate_support, lambda d=d: d.cardinality):
-                with pytest.raises(ValueError, match="total_count differs along the batch, from 2 to 5"):
-                    ask()
+            assert d.cardinality == len(values)
+            support = d.enumerate_support()
+            assert support.shape == (len(values), 2)
+            assert support[:, 0].tolist() == list(values)
+            torch.testing.assert_close(d.log_prob(support).exp().sum(0), torch.ones(2), check_dtype=False)
 
     @pytest.mark.parametrize("make", [dist.Poisson, lambda x: dist.NegativeBinomial(x, 0.5), dist.Geometric])
     def test_infinite(self, make: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -145,24 +144,28 @@ class ELBO:
             check_reductions(guide, args, kwargs, first_dim)
         provenance = sequential.watch()
         for guided in sequential.runs(lambda: _run_enumerated(guide, args, kwargs, first_dim), provenance):
-            chosen, (guide_trace, axes) = guided.chosen, guided.result
+            chosen, (guide_trace, left) = guided.chosen, guided.result
             summed = enumerated_sites(guide_trace)
-            _check_dims_of_guide(guide_trace, summed)
+            _check_guide(guide_trace, summed)
             enumerated = frozenset(summed).union(chosen)
             guide_axes |= enumerated
             guides.append((chosen, self._guide_terms(guide_trace, enumerated)))
             outside = self._outside(guide_trace, enumerated)
             _grow(sizes_of_guide, guided.sizes)
             _join(sources_of_guide, guided.sources)
-            left = min((axis.dim for axis in axes), default=first_dim + 1) - 1
-            if not self.sums_guide:  # of what the model draws, each of the guide's draws then has a set of its own
-                axes = tuple(replace(axis, num_samples=None) for axis in axes)
+            # of what the model draws, each of the guide's draws has a set of its own where these are averaged
+            axes = tuple(
+                Axis(name, dim, (), guide_trace[name].infer.num_samples if self.sums_guide else None)
+                for name in summed
+                for dim, owner in guide_trace[name].enum_dims
+                if owner == name
+            )
 
             def run_model(guide_trace: Trace = guide_trace, left: int = left, axes: tuple[Axis, ...] = axes) -> Any:
-                return _run_enumerated(replay(model, guide_trace), args, kwargs, left, axes)
+                return _run_enumerated(replay(model, guide_trace), args, kwargs, left - 1, axes)
 
             if self._matched is None and is_validation_enabled():
-                check_reductions(replay(model, guide_trace), args, kwargs, left, axes)
+                check_reductions(replay(model, guide_trace), args, kwargs, left - 1, axes)
             for ran in sequential.runs(run_model, provenance):
                 model_trace, _ = ran.result
                 names = enumerated.union(ran.chosen, enumerated_sites(model_trace))
@@ -228,28 +231,21 @@ class ELBO:
 
 def _run_enumerated(
     program: Program, args: tuple[Any, ...], kwargs: dict[str, Any], first_dim: int, axes: tuple[Axis, ...] = ()
-) -> tuple[Trace, tuple[Axis, ...]]:
+) -> tuple[Trace, int]:
+    """The record of an enumerated run, and the leftmost dim that it used."""
     with enum(first_available_dim=first_dim, axes=axes) as handler:
         record = run(program, args, kwargs)
-    return record, tuple(handler.axes)
+    return record, handler.left
 
 
-def _check_dims_of_guide(guide: Trace, enumerated: list[str]) -> None:
-    """A guide's enumerated sites must keep their dims, which the model's sites are to share."""
-    owners: dict[int, str] = {}
+def _check_guide(guide: Trace, enumerated: list[str]) -> None:
+    """Scans are the model's alone."""
     for name in enumerated:
         if guide[name].step_of or guide[name].spans:
             raise ValueError(
                 f"site '{guide[name].step_of or name}' of the guide is enumerated in a scan, which only models can do. Leave it "
                 "out of the guide, so that the model's is summed out, or write the guide's chain with ppl.markov."
             )
-        (dim,) = (dim for dim, axis in guide[name].enum_dims if axis == name)
-        if dim in owners:
-            raise ValueError(
-                f"sites '{owners[dim]}' and '{name}' of the guide are enumerated on one dim in turn, because they stand in "
-                "a markov loop. Loop over a plain range in the guide, where each site keeps its own dim."
-            )
-        owners[dim] = name
 
 
 def _repeat(program: Program, count: int, dim: int) -> Program:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class Enumerated:
     traces: list[tuple[dict[str, int], Trace]]
     drawn: dict[str, Site]  # latent sites that were neither enumerated nor given
     values: dict[str, Factor]  # and what was drawn, for each choice that they were drawn for
+    sources: dict[str, Names] = field(default_factory=dict)  # the sites run value by value that each site depends on
 
     @property
     def home(self) -> dict[str, Names]:
@@ -117,7 +118,12 @@ def enumerate_program(
         choices = [name for name in record.nodes if name in marked]  # in the order of the program
         here = {n: s for n, s in record.nodes.items() if s.kind == "sample" and s.drawn and n not in choices}
         # a draw from its own distribution says nothing about the choice that it was made for
-        densities.append((found.chosen, {n: f for n, f in model_terms(record, Terms()).model.items() if n not in here}))
+        densities.append(
+            (
+                found.chosen,
+                {n: f for n, f in model_terms(record, Terms(), frozenset(choices)).model.items() if n not in here},
+            )
+        )
         values.append((found.chosen, {n: to_factor(s.tensor, s, len(s.fn.event_shape)) for n, s in here.items()}))
         traces.append((found.chosen, record))
         for name, size in found.sizes.items():
@@ -127,7 +133,7 @@ def enumerate_program(
         names.update({name: record[name] for name in choices})
         drawn.update(here)
     factors = sequential.stack(densities, sizes, sources, -torch.inf)
-    return Enumerated(factors, names, sizes, traces, drawn, sequential.stack(values, sizes, sources, 0.0))
+    return Enumerated(factors, names, sizes, traces, drawn, sequential.stack(values, sizes, sources, 0.0), sources)
 
 
 def check_limit(memory_limit: int | None, name: str) -> None:
@@ -143,18 +149,57 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     """The guide of a program without latent sites."""
 
 
+def has_one_support(found: Enumerated, site: Site) -> bool:
+    """Whether an index of an enumerated site stands for one value, in all places and whatever was chosen before."""
+    values: dict[int, Tensor] = {}
+    for chosen, seen in _runs_of(found, site):
+        for index, value in _values_in(seen, chosen):
+            first = values.setdefault(index, value.reshape((-1, *site.fn.event_shape))[0])
+            if not bool((value == first).all()):
+                return False
+    return True
+
+
 def support_of(found: Enumerated, site: Site) -> Tensor:
-    """The values that an enumerated site's index stands for, (K, *event)."""
-    name, event = site.name, site.fn.event_shape
-    if name in found.sizes:
-        rows: dict[int, Tensor] = {}
-        for chosen, record in found.traces:
-            if name in chosen:
-                rows.setdefault(chosen[name], record[name].tensor.reshape((-1, *event))[0])
-        return torch.stack([rows.get(index, rows[0]) for index in range(found.sizes[name])])
-    value = site.tensor[(0,) * len(site.spans)]
-    batch_dims = value.dim() - len(event)
-    (own,) = (batch_dims + dim for dim, axis in site.enum_dims if axis == name)
-    for position in range(batch_dims):
-        value = value if position == own else value.narrow(position, 0, 1)
-    return value.reshape((-1, *event))
+    """The values that an enumerated site's index stands for, (K, *event).
+
+    Raises: ValueError where they differ along the plates, or with choices made value by value.
+    """
+    if not has_one_support(found, site):
+        raise ValueError(
+            f"{site} has no one list of values: which they are depends on the place in its plates, or on a site that is "
+            "enumerated sequentially. Mark that one 'parallel'."
+        )
+    rows: dict[int, Tensor] = {}
+    for chosen, seen in _runs_of(found, site):
+        for index, value in _values_in(seen, chosen):
+            rows.setdefault(index, value.reshape((-1, *site.fn.event_shape))[0])
+    return torch.stack([rows[index] for index in sorted(rows)])
+
+
+def supports(found: Enumerated, site: Site) -> Factor:
+    """The values of an enumerated site over its own axis, its plates, the choices that they depend on and its event."""
+    event = len(site.fn.event_shape)
+    parts = [
+        (chosen, {site.name: to_factor(record[site.name].tensor, record[site.name], event)})
+        for chosen, record in found.traces
+        if site.name in record
+    ]
+    return sequential.stack(parts, found.sizes, found.sources, 0)[site.name]
+
+
+def _runs_of(found: Enumerated, site: Site) -> list[tuple[dict[str, int], Site]]:
+    """A site in all runs that have it, with the choices of the run."""
+    if not found.sizes:
+        return [({}, site)]
+    return [(chosen, record[site.name]) for chosen, record in found.traces if site.name in record] or [({}, site)]
+
+
+def _values_in(site: Site, chosen: dict[str, int]) -> list[tuple[int, Tensor]]:
+    """The values of an enumerated site in one run with their indices, each (*batch, *event)."""
+    if site.name in chosen:
+        return [(chosen[site.name], site.tensor)]
+    tensor = site.tensor[(0,) * len(site.spans)]  # alike at all steps of a scan
+    batch_dims = tensor.dim() - len(site.fn.event_shape)
+    (own,) = (batch_dims + dim for dim, axis in site.enum_dims if axis == site.name)
+    return list(enumerate(tensor.unbind(own)))

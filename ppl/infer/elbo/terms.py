@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Size, Tensor
 
 from ppl.distributions import validation
 from ppl.distributions.distribution import broadcast_shape
+from ppl.distributions.prototype import has_varying_support
 from ppl.infer.elbo.monte_carlo import check_score, is_monte_carlo, log_proposal, log_share, log_source
 from ppl.site import Site, plate_shape
 from ppl.tensors.factor import Factor
 from ppl.tensors.timeline import Timeline
-from ppl.trace import Trace, masked
+from ppl.trace import Trace, density, masked
 
 Names = frozenset[str]
 
@@ -158,10 +160,19 @@ def model_terms(trace: Trace, into: Terms, summed: Names = frozenset()) -> Terms
                 continue
             log_prob = trace.unscaled_log_prob(name)
             if name in summed and site.mask is not None:
-                size = site.fn.enumerate_support(expand=False).size(0)
-                log_prob = log_prob - masked(torch.full_like(log_prob, size).log(), ~torch.as_tensor(site.mask))
+                log_prob = log_prob + masked(_log_uniform(site, log_prob), ~torch.as_tensor(site.mask))
             into.model[name] = to_factor(log_prob, site)
     return into
+
+
+def _log_uniform(site: Site, like: Tensor) -> Tensor:
+    """The log probability of an enumerated site's values if all that are possible at a place weigh alike."""
+    values = site.fn.enumerate_support(expand=False)
+    if not has_varying_support(site.fn):
+        return -torch.full_like(like, values.size(0)).log()
+    support: Any = site.fn.support
+    count = support.check(values).sum(0).to(like.dtype)
+    return torch.where(support.check(site.tensor), -count.log(), -torch.inf).expand_as(like)
 
 
 def take_scale(name: str, site: Site, into: Terms) -> None:
@@ -177,4 +188,4 @@ def unmasked(trace: Trace, name: str) -> Tensor:
     if site.mask is None:
         return trace.unscaled_log_prob(name)
     with validation.trusted():
-        return site.fn.log_prob(site.tensor)
+        return density(site, site.tensor)
