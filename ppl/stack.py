@@ -98,8 +98,9 @@ def check_value(site: Site, d: Any, value: Tensor) -> None:
         return  # where the support depends on a choice, the value may lie inside for another than this run's
     if isinstance(site.mask, Tensor):
         bad = bad & site.mask
+    batch = value.shape[: value.dim() - len(d.event_shape)]
     for dim, _ in site.enum_dims:  # a support that depends on a choice need not hold the value for every choice
-        if -dim <= bad.dim():
+        if -dim <= bad.dim() and (-dim > len(batch) or batch[dim] == 1):
             bad = bad.all(dim, keepdim=True)
     if bool(bad.any()):
         what = "obs" if site.observed else "value"
