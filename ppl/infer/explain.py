@@ -10,8 +10,7 @@ import torch
 
 from ppl.infer.elbo.enumerated import Enumerated, enumerate_program
 from ppl.infer.elbo.terms import plate_axis
-from ppl.tensors.chains import Chained
-from ppl.tensors.elimination import Summed
+from ppl.tensors.elimination import Tape
 from ppl.tensors.factor import Factor
 from ppl.tensors.semiring import log_sum_exp
 
@@ -64,7 +63,7 @@ def explain_enumeration(
     """
     found = enumerate_program(model, args, kwargs, first_available_dim)
     shapes = {name: Factor(f.axes, f.tensor.detach().to("meta")) for name, f in found.factors.items()}
-    tape: list[Summed | Chained] = []
+    tape: Tape = []
     planned = Enumerated(shapes, found.names, found.sizes, found.traces, found.drawn, found.values)
     planned.eliminate(log_sum_exp, tape)
     explanation = _explain(found, tape)
@@ -72,7 +71,7 @@ def explain_enumeration(
     return explanation
 
 
-def _explain(found: Enumerated, tape: list[Summed | Chained]) -> Explanation:
+def _explain(found: Enumerated, tape: Tape) -> Explanation:
     of = {variable: step.factor for step in tape for variable in step.variables}
     sizes = {axis: f.size(axis) for f in found.factors.values() for axis in f.axes}
     sites = []

@@ -17,8 +17,9 @@ import torch
 from opt_einsum.paths import greedy
 from torch import Tensor
 
-from ppl.tensors.chains import Chain, Chained, before, sum_along, used_variables
+from ppl.tensors.chains import Chain, Chained, sum_along, used_variables
 from ppl.tensors.factor import Axes, Factor, add, take, union
+from ppl.tensors.runs import Run, sum_runs
 from ppl.tensors.semiring import Reduction, log_sum_exp
 
 Names = frozenset[str]
@@ -30,6 +31,9 @@ class Summed:
 
     variables: Axes
     factor: Factor
+
+
+Tape = list[Summed | Chained | Run]
 
 
 class Intractable(ValueError):
@@ -47,7 +51,7 @@ def eliminate(
     keep: Names = frozenset(),
     carried: Mapping[str, Names] | None = None,
     reduction: Reduction = log_sum_exp,
-    tape: list[Summed | Chained] | None = None,
+    tape: Tape | None = None,
     chains: Mapping[str, Chain] | None = None,
 ) -> list[Factor]:
     """Sum out the variables and multiply over the plates.
@@ -105,32 +109,34 @@ def components(
 
     Args: alias, axes that count as others.
     """
-    linking = set(links)
-    known = alias or {}
-    groups: list[tuple[set[str], list[Factor]]] = []
-    for factor in factors:
-        names = {known.get(axis, axis) for axis in linking.intersection(factor.axes)}
-        members = [factor]
-        apart = []
-        for other_names, others in groups:
-            if names & other_names:
-                names |= other_names
-                members = others + members
-            else:
-                apart.append((other_names, others))
-        groups = [*apart, (names, members)]
-    return [members for _, members in groups]
+    linking, known = set(links), alias or {}
+    leader = list(range(len(factors)))
+
+    def find(i: int) -> int:
+        while leader[i] != i:
+            leader[i] = leader[leader[i]]
+            i = leader[i]
+        return i
+
+    first: dict[str, int] = {}
+    for i, factor in enumerate(factors):
+        for axis in linking.intersection(factor.axes):
+            leader[find(i)] = find(first.setdefault(known.get(axis, axis), i))
+    groups: dict[int, list[Factor]] = {}
+    for i, factor in enumerate(factors):
+        groups.setdefault(find(i), []).append(factor)
+    return list(groups.values())
 
 
 def contract(
     factors: Sequence[Factor],
     variables: Iterable[str],
     reduction: Reduction = log_sum_exp,
-    tape: list[Summed | Chained] | None = None,
+    tape: Tape | None = None,
 ) -> Factor:
     """Multiply factors and sum out variables, pairwise, in a good order."""
     gone = set(variables)
-    work = list(factors)
+    work = sum_runs(factors, gone, reduction, tape)
     if len(work) > 2:
         sizes = {axis: f.size(axis) for f in work for axis in f.axes}
         inputs = [frozenset(f.axes) for f in work]
@@ -153,7 +159,7 @@ def contract(
     return result
 
 
-def backtrack(tape: Sequence[Summed | Chained], choose: Callable[[Tensor], Tensor]) -> dict[str, Factor]:
+def backtrack(tape: Sequence[Summed | Chained | Run], choose: Callable[[Tensor], Tensor]) -> dict[str, Factor]:
     """Go back through an elimination, choosing each variable's value given those chosen before.
 
     Args: choose, from log weights (…, K) to indices (…), such as a draw or an argmax.
@@ -161,7 +167,7 @@ def backtrack(tape: Sequence[Summed | Chained], choose: Callable[[Tensor], Tenso
     """
     chosen: dict[str, Factor] = {}
     for step in reversed(tape):
-        if isinstance(step, Chained):
+        if not isinstance(step, Summed):
             chosen.update(step.choose(chosen, choose))
             continue
         axes = step.factor.axes

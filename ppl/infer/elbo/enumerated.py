@@ -18,8 +18,7 @@ from ppl.infer.elbo.nesting import find_plate_nesting
 from ppl.infer.elbo.terms import Terms, model_terms, to_factor
 from ppl.site import Site
 from ppl.stack import unrecorded
-from ppl.tensors.chains import Chained
-from ppl.tensors.elimination import Intractable, Summed, eliminate
+from ppl.tensors.elimination import Intractable, Tape, eliminate
 from ppl.tensors.factor import Factor
 from ppl.tensors.semiring import Reduction
 from ppl.trace import Trace
@@ -44,7 +43,7 @@ class Enumerated:
         """The plates of each variable, as axes."""
         return {name: plates for site in self.names.values() for name, plates in homes(site).items()}
 
-    def eliminate(self, reduction: Reduction, tape: list[Summed | Chained] | None = None) -> list[Factor]:
+    def eliminate(self, reduction: Reduction, tape: Tape | None = None) -> list[Factor]:
         """Sum out all enumerated sites.
 
         Raises: ValueError naming sites and plates for a structure that cannot be summed out.

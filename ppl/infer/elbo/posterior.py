@@ -8,8 +8,7 @@ from torch import Tensor
 from ppl.infer.elbo.enumerated import Enumerated, support_of
 from ppl.infer.elbo.terms import event_axes, plate_axis
 from ppl.site import Site, plate_shape
-from ppl.tensors.chains import Chained
-from ppl.tensors.elimination import Summed, backtrack
+from ppl.tensors.elimination import Tape, backtrack
 from ppl.tensors.factor import Factor, take
 from ppl.tensors.semiring import log_sum_exp, maximum
 from ppl.trace import Trace
@@ -17,7 +16,7 @@ from ppl.trace import Trace
 
 def posterior(found: Enumerated, temperature: int) -> Trace:
     """A trace with values for the enumerated sites: a joint draw (temperature 1), or the most probable values (0)."""
-    tape: list[Summed | Chained] = []
+    tape: Tape = []
     found.eliminate(log_sum_exp if temperature else maximum, tape)
     chosen = backtrack(tape, _draw if temperature else _best)
     decided = _decide(found, chosen)
