@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,10 @@ import torch
 
 from ppl.infer.elbo.enumerated import Enumerated, enumerate_program
 from ppl.infer.elbo.terms import plate_axis
-from ppl.tensors.elimination import Tape
+from ppl.tensors.chains import Chained
+from ppl.tensors.elimination import Summed, Tape
 from ppl.tensors.factor import Factor
+from ppl.tensors.runs import Run
 from ppl.tensors.semiring import log_sum_exp
 
 
@@ -72,7 +75,7 @@ def explain_enumeration(
 
 
 def _explain(found: Enumerated, tape: Tape) -> Explanation:
-    of = {variable: step.factor for step in tape for variable in step.variables}
+    of = {variable: factor for step in tape for variable, factor in _factors(step).items()}
     sizes = {axis: f.size(axis) for f in found.factors.values() for axis in f.axes}
     sites = []
     for name, site in found.names.items():
@@ -84,7 +87,18 @@ def _explain(found: Enumerated, tape: Tape) -> Explanation:
         sites.append(EnumeratedSite(name, sizes.get(name, 1), plates, axes, entries))
     dependent = [f for f in found.factors.values() if any(axis in found.names for axis in f.axes)]
     numels = [step.factor.tensor.numel() for step in tape]
+    steps = [step.num_steps if isinstance(step, Run) else 1 for step in tape]
     itemsize = torch.get_default_dtype().itemsize
     total = sum(f.tensor.numel() * f.tensor.element_size() for f in found.factors.values())
     largest = max(numels, default=0)
-    return Explanation(tuple(sites), len(dependent), sum(numels), largest, total + largest * itemsize)
+    operations = sum(math.prod(both) for both in zip(numels, steps, strict=True))
+    return Explanation(tuple(sites), len(dependent), operations, largest, total + largest * itemsize)
+
+
+def _factors(step: Summed | Chained | Run) -> dict[str, Factor]:
+    """What each variable is summed out of; in a run, a factor with the variable next to it."""
+    factor = step.factor
+    if not isinstance(step, Run):
+        return dict.fromkeys(step.variables, factor)
+    nexts = dict(zip(step.path, (*step.path[1:], step.path[-2]), strict=True))
+    return {v: Factor((*step.batch, v, nexts[v]), factor.tensor) for v in step.variables}

@@ -46,9 +46,23 @@ class Run:
         return self.path[not self.starts : len(self.path) - (not self.stops)]
 
     @property
+    def num_steps(self) -> int:
+        """How many matrices are multiplied."""
+        return len(self.path) - 1
+
+    @property
     def factor(self) -> Factor:
-        """All matrices."""
-        return self.matrices
+        """What one step sums over, with all other axes."""
+        parts = (self.matrices, *(() if self.emissions is None else (self.emissions,)))
+        first = [
+            f
+            if TIME not in f.axes
+            else Factor(tuple(a for a in f.axes if a != TIME), f.tensor.select(f.axes.index(TIME), 0))
+            for f in parts
+        ]
+        axes = (*self.batch, FROM, TO)
+        shape = torch.broadcast_shapes(*(f.aligned(axes).shape for f in first))
+        return Factor((*self.batch, *self.path[:2]), first[0].aligned(axes).expand(shape))
 
     def value(self) -> Factor:
         """What is left: a factor over the ends that are not summed out, and the other axes."""
