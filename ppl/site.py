@@ -228,9 +228,10 @@ def plate_shape(frames: Iterable[Frame]) -> Size:
     return Size(shape)
 
 
-def expand_to_plates(site: Site, d: Distribution) -> Distribution:
+def expand_to_plates(site: Site, d: Distribution, only_check: bool = False) -> Distribution:
     """The distribution with its batch shape expanded to the plates around the site.
 
+    Args: only_check, leave it as it is where it fits.
     Raises: ValueError naming the site, the plate and both sizes where they differ.
     """
     shape, batch = plate_shape(site.plates), d.batch_shape
@@ -243,8 +244,7 @@ def expand_to_plates(site: Site, d: Distribution) -> Distribution:
                 f"distribution's batch shape {tuple(batch)} has size {batch[frame.dim]} there. Make the sizes agree, "
                 f"index the data with the plate's indices, or declare the dim with .to_event(1)."
             )
-    target = broadcast_shape(batch, shape)
-    return expanded(d, target)
+    return d if only_check else expanded(d, broadcast_shape(batch, shape))
 
 
 def locate(bad: Tensor, site: Site) -> str:

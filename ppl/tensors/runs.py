@@ -35,6 +35,7 @@ class Run:
     starts: bool  # whether the first variable was summed out too
     stops: bool  # and the last one
     batch: Axes  # all other axes
+    sizes: tuple[int, ...]  # of those
     initial: Factor | None  # over some of them and "to"
     matrices: Factor  # over some of them, "time" where the steps differ, "from" and "to"
     emissions: Factor | None  # over some of them, "time" where the steps differ, and "to"
@@ -53,33 +54,29 @@ class Run:
     @property
     def factor(self) -> Factor:
         """What one step sums over, with all other axes."""
-        parts = (self.matrices, *(() if self.emissions is None else (self.emissions,)))
-        first = [
-            f
-            if TIME not in f.axes
-            else Factor(tuple(a for a in f.axes if a != TIME), f.tensor.select(f.axes.index(TIME), 0))
-            for f in parts
-        ]
-        axes = (*self.batch, FROM, TO)
-        shape = torch.broadcast_shapes(*(f.aligned(axes).shape for f in first))
-        return Factor((*self.batch, *self.path[:2]), first[0].aligned(axes).expand(shape))
+        f = self.matrices
+        if TIME in f.axes:
+            f = Factor(tuple(a for a in f.axes if a != TIME), f.tensor.select(f.axes.index(TIME), 0))
+        k = f.size(TO)
+        return Factor((*self.batch, *self.path[:2]), f.aligned((*self.batch, FROM, TO)).expand((*self.sizes, k, k)))
 
     def value(self) -> Factor:
         """What is left: a factor over the ends that are not summed out, and the other axes."""
         matrices, emissions = self._tensors({}, self.batch)
         if not self.starts:
             product = chain_product(matrices, emissions, self.largest)
-            return Factor((*self.batch, self.path[0], self.path[-1]), product)
+            return self._left(product, self.path[0], self.path[-1])
         initial = self._initial({}, self.batch, matrices)
         if self.largest:
             last = chain_filter(initial, matrices, emissions, largest=True)[..., -1, :]
-            return Factor((*self.batch, self.path[-1]), last) if not self.stops else Factor(self.batch, last.amax(-1))
+            return self._left(last.amax(-1)) if self.stops else self._left(last, self.path[-1])
         if self.stops:
-            return Factor(
-                self.batch,
-                chain_evidence(initial, matrices, matrices.new_zeros(()).expand(initial.shape[-1]), emissions),
-            )
-        return Factor((*self.batch, self.path[-1]), chain_forward(initial, matrices, emissions))
+            final = matrices.new_zeros(()).expand(matrices.shape[-1])
+            return self._left(chain_evidence(initial, matrices, final, emissions))
+        return self._left(chain_forward(initial, matrices, emissions), self.path[-1])
+
+    def _left(self, tensor: Tensor, *ends: str) -> Factor:
+        return Factor((*self.batch, *ends), tensor.expand((*self.sizes, *tensor.shape[tensor.dim() - len(ends) :])))
 
     def choose(self, chosen: Mapping[str, Factor], choose: Callable[[Tensor], Tensor]) -> dict[str, Factor]:
         """Values for the variables, given those chosen before.
@@ -87,17 +84,22 @@ class Run:
         Args: choose, from log weights (…, K) to indices (…).
         """
         ends = [v for v, summed in ((self.path[0], self.starts), (self.path[-1], self.stops)) if not summed]
-        free = [Factor((axis,), torch.empty(0)) for axis in self.batch if axis not in chosen]
-        batch = union([*free, *(chosen[axis] for axis in (*self.batch, *ends) if axis in chosen)])
+        free = [axis for axis in self.batch if axis not in chosen]
+        given = [chosen[axis] for axis in (*self.batch, *ends) if axis in chosen]
+        batch = union([Factor(tuple(free), torch.empty(0)), *given])
+        known = dict(zip(self.batch, self.sizes, strict=True))
+        sizes = [known[axis] if axis in free else 1 for axis in batch]
+        shape = torch.broadcast_shapes(sizes, *(index.aligned(batch).shape for index in given))
         with torch.no_grad():
             matrices, emissions = self._tensors(chosen, batch)
             initial = self._initial(chosen, batch, matrices)
+            initial = initial.expand((*shape, initial.shape[-1]))
             final = matrices.new_zeros(()).expand(matrices.shape[-1])
             if not self.stops:
                 final = _only(chosen[self.path[-1]].aligned(batch), matrices)
             path = chain_choose(initial, matrices, final, emissions, choose, self.largest)
-        axes, gone = batch[len(batch) - (path.dim() - 1) :], frozenset(self.variables)
-        return {v: Factor(axes, index) for v, index in zip(self.path, path.unbind(-1), strict=True) if v in gone}
+        gone = frozenset(self.variables)
+        return {v: Factor(batch, index) for v, index in zip(self.path, path.unbind(-1), strict=True) if v in gone}
 
     def _tensors(self, chosen: Mapping[str, Factor], batch: Axes) -> tuple[Tensor, Tensor | None]:
         matrices = _at(self.matrices, chosen, batch, (TIME, FROM, TO))
@@ -143,12 +145,13 @@ class _Graph:
     """The variables of some factors, joined where a factor has two of them."""
 
     def __init__(self, factors: Sequence[Factor], variables: set[str]) -> None:
-        self.factors = factors
         self.single: dict[str, list[int]] = {}
         self.pairs: dict[frozenset[str], list[int]] = {}
         self.neighbours: dict[str, dict[str, None]] = {}
         self.sizes: dict[str, int] = {}
         self.tied: set[str] = set()  # in a factor of more than two
+        self.factors, self.variables = factors, variables
+        self.narrow: dict[int, tuple[tuple[int, ...], Tensor]] = {}  # by the tensor
         for i, factor in enumerate(factors):
             here = [axis for axis in factor.axes if axis in variables]
             for axis in here:
@@ -222,7 +225,25 @@ class _Graph:
                 tuple(a for a in initial.axes if a != TIME), initial.tensor.select(initial.axes.index(TIME), 0)
             )
         members = {i for group in (*pairs, *singles) for i in group}
-        return Run(tuple(path), starts, stops, batch, initial, matrices, emissions, largest), members
+        sizes = {axis: self.factors[i].size(axis) for i in members for axis in self.factors[i].axes}
+        outer = tuple(sizes[axis] for axis in batch)
+        return Run(tuple(path), starts, stops, batch, outer, initial, matrices, emissions, largest), members
+
+    def _narrowed(self, i: int) -> Factor:
+        """A factor without the axes along which it was only expanded, those of the variables apart."""
+        factor = self.factors[i]
+        tensor = factor.tensor
+        strides = tensor.stride()
+        if 0 not in strides:
+            return factor
+        kept = tuple(
+            d for d, axis in enumerate(factor.axes) if strides[d] or axis in self.variables or tensor.shape[d] == 1
+        )
+        known = self.narrow.get(id(tensor))
+        if known is None or known[0] != kept:
+            index = tuple(slice(None) if d in kept else 0 for d in range(len(strides)))
+            known = self.narrow[id(tensor)] = kept, tensor[index]
+        return Factor(tuple(factor.axes[d] for d in kept), known[1])
 
     def _outer(self, members: Iterable[int], known: set[str]) -> Axes:
         return tuple(dict.fromkeys(axis for i in members for axis in self.factors[i].axes if axis not in known))
@@ -234,8 +255,8 @@ class _Graph:
         """
         named = [
             [
-                Factor(tuple(names.get(axis, axis) for axis in self.factors[i].axes), self.factors[i].tensor)
-                for i, names in step
+                Factor(tuple(names.get(axis, axis) for axis in f.axes), f.tensor)
+                for f, names in ((self._narrowed(i), names) for i, names in step)
             ]
             for step in steps
         ]

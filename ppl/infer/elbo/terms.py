@@ -61,8 +61,10 @@ def to_factor(tensor: Tensor, site: Site, event_dim: int = 0) -> Factor:
     dims = sorted(names)
     sizes = [shape[dim] for dim in dims]
     axes = (*(span.axis for span in site.spans), *(names[dim] for dim in dims), *event_axes(event_dim))
-    tensor = tensor.reshape((*steps, *(1,) * (len(shape) - len(batch)), *batch, *event))
-    return Factor(axes, tensor.expand((*steps, *shape, *event)).reshape([*steps, *sizes, *event]))
+    tensor = tensor.reshape((*steps, *(1,) * (len(shape) - len(batch)), *batch, *event)) if steps else tensor
+    if tensor.shape != (*steps, *shape, *event):
+        tensor = tensor.expand((*steps, *shape, *event))
+    return Factor(axes, tensor.reshape([*steps, *sizes, *event]))
 
 
 def event_axes(count: int) -> tuple[str, ...]:
