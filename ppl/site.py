@@ -10,6 +10,7 @@ from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, broadcast_shape, expanded
 from ppl.distributions.validation import describe_entries
+from ppl.tensors.sharing import shared
 
 Kind = Literal["sample", "param", "deterministic", "plate", "subsample"]
 Enumerate = Literal["parallel", "sequential"]
@@ -244,7 +245,7 @@ def expand_to_plates(site: Site, d: Distribution, only_check: bool = False) -> D
                 f"distribution's batch shape {tuple(batch)} has size {batch[frame.dim]} there. Make the sizes agree, "
                 f"index the data with the plate's indices, or declare the dim with .to_event(1)."
             )
-    return d if only_check else expanded(d, broadcast_shape(batch, shape))
+    return d if only_check else shared(expanded, d, broadcast_shape(batch, shape))
 
 
 def locate(bad: Tensor, site: Site) -> str:

@@ -113,6 +113,34 @@ class Trace:
             found = self._unscaled[name] = log_density(self.nodes[name])
         return found
 
+    def compute_together(self) -> None:
+        """Compute the log densities of sites that share one distribution object with one call, and keep them."""
+        groups: dict[tuple[Any, ...], list[str]] = {}
+        for name, site in self.nodes.items():
+            if site.kind == "sample" and site.mask is None and not site.spans and name not in self._unscaled:
+                value = site.tensor
+                key = id(site.distribution), site.plates, value.shape, value.dtype, value.requires_grad
+                groups.setdefault(key, []).append(name)
+        for names in groups.values():
+            if len(names) > 1 and type(self.nodes[names[0]].fn).__module__.startswith("ppl.distributions."):
+                self._compute_group(names)
+
+    def _compute_group(self, names: list[str]) -> None:
+        first = self.nodes[names[0]]
+        values = {id(self.nodes[name].tensor): self.nodes[name].tensor for name in names}
+        if len(values) == 1:
+            parts = {next(iter(values)): log_density(first)}
+        else:
+            d, value = first.fn, first.tensor
+            missing = max(0, len(d.batch_shape) + len(d.event_shape) - value.dim())
+            if not value.numel():
+                return
+            stacked = torch.stack(list(values.values()))
+            stacked = stacked.reshape(len(values), *(1,) * missing, *value.shape)
+            parts = dict(zip(values, log_density(first.replace(value=stacked)).unbind(0), strict=True))
+        for name in names:
+            self._unscaled[name] = parts[id(self.nodes[name].tensor)]
+
     def log_prob(self, name: str) -> Tensor:
         """The log density of a sample site with its mask and scale, of the site's batch shape."""
         scale = self.nodes[name].scale

@@ -10,9 +10,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from ppl.distributions.distribution import Distribution
 from ppl.site import Site, Step, expand_to_plates
 from ppl.stack import Handler, perform
 from ppl.tensors.chains import at_step, before
+from ppl.tensors.sharing import shared
 from ppl.trace import Trace
 
 
@@ -186,10 +188,19 @@ def support_on_dim(site: Site, dim: int) -> Tensor:
             f"{site}: {type(d).__name__} cannot be enumerated, because its support is not a finite set. Remove "
             "infer={'enumerate': …}; a continuous or unbounded site is drawn, or integrated by a guide."
         )
-    values = d.enumerate_support(expand=False)
+    if isinstance(d, (torch.distributions.Categorical, torch.distributions.Bernoulli)):
+        like = d._param
+        size = like.shape[-1] if isinstance(d, torch.distributions.Categorical) else 2
+        values = shared(_values, d, dim, key=(type(d), size, dim, like.dtype, like.device))
+    else:
+        values = _values(d, dim)
     event = tuple(d.event_shape)
-    values = values.reshape((values.size(0),) + (1,) * (-dim - 1) + event)
     if site.infer.expand:
         batch = torch.broadcast_shapes(values.shape[:-dim] if not event else values.shape[: -len(event)], d.batch_shape)
         values = values.expand(batch + d.event_shape)
     return values
+
+
+def _values(d: Distribution, dim: int) -> Tensor:
+    values = d.enumerate_support(expand=False)
+    return values.reshape((values.size(0),) + (1,) * (-dim - 1) + tuple(d.event_shape))

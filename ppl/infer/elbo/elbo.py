@@ -20,6 +20,7 @@ from ppl.infer.elbo.nesting import find_plate_nesting, run
 from ppl.infer.elbo.reductions import check_reductions
 from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms
 from ppl.site import Site
+from ppl.tensors.sharing import Sharing, can_share
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -47,6 +48,7 @@ class ELBO:
         self.baselines = Baselines()
         self.last_traces: tuple[Trace, Trace] | None = None  # of the latest estimate: model's and guide's
         self._found_nesting: int | None = None
+        self._shares: bool | None = None  # whether a run shares computations; None while no loop over time was met
         self._matched: tuple[Any, ...] | None = None  # the sites last found to fit, and which of them are data
 
     def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
@@ -152,7 +154,7 @@ class ELBO:
             left = min((axis.dim for axis in axes), default=first_dim + 1) - 1
 
             def run_model(guide_trace: Trace = guide_trace, left: int = left, axes: tuple[Axis, ...] = axes) -> Any:
-                return _run_enumerated(replay(model, guide_trace), args, kwargs, left, axes)
+                return self._run_shared(replay(model, guide_trace), args, kwargs, left, axes)
 
             if self._matched is None and is_validation_enabled():
                 check_reductions(replay(model, guide_trace), args, kwargs, left, axes)
@@ -170,6 +172,24 @@ class ELBO:
         terms = _stack(models, sizes, sources, ("model", "scaled"))
         terms.take_guide(_stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights")))
         return self._assemble(terms, home, guide_trace, guide_axes)
+
+    def _run_shared(
+        self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any], first_dim: int, axes: tuple[Axis, ...]
+    ) -> tuple[Trace, tuple[Axis, ...]]:
+        """A run in which the steps of `markov` loops share what they compute alike, if the run before had such loops."""
+        if not self._shares or not can_share():
+            record, found = _run_enumerated(program, args, kwargs, first_dim, axes)
+            if self._shares is None and any(site.steps for site in record.nodes.values()):
+                self._shares = True
+            return record, found
+        start = torch.get_rng_state()
+        with Sharing() as sharing:
+            record, found = _run_enumerated(program, args, kwargs, first_dim, axes)
+        if sharing.is_intact():
+            return record, found
+        self._shares = False  # the program writes into tensors in place
+        torch.set_rng_state(start)
+        return _run_enumerated(program, args, kwargs, first_dim, axes)
 
     def _assemble(
         self, terms: Terms, home: dict[str, Names], guide_trace: Trace, guide_axes: Names = frozenset()
