@@ -47,7 +47,7 @@ class DistributionMeta(type):
         with unwatched():
             if not cls.__module__.startswith("ppl.distributions."):  # who knows what its __init__ does
                 return cls._made(*args, **kwargs)
-            return active.share(cls._made, args, kwargs)
+            return active.share(cls._made, args, kwargs, validation.is_validation_enabled())
 
     def _made(cls, *args: Any, **kwargs: Any) -> Any:
         try:

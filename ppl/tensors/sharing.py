@@ -125,21 +125,28 @@ class Sharing(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         return self.share(func, args, kwargs or {})
 
-    def share(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """func(*args, **kwargs), or what it gave before; arguments must be tensors and plain values to be shared."""
+    def share(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], setting: bool = True
+    ) -> Any:
+        """func(*args, **kwargs), or what it gave before; arguments must be tensors and plain values to be shared.
+
+        Args: setting, which the result depends on as well.
+        """
         key = _key((args, tuple(kwargs.items())))
         if key is None:
             return func(*args, **kwargs)
-        return self.share_as((func, key), lambda: func(*args, **kwargs), (args, kwargs))
+        return self.share_as((func, key, setting), lambda: func(*args, **kwargs), (args, kwargs))
 
     def share_as(self, key: Hashable, make: Callable[[], Any], held: Any = None) -> Any:
         """What `make` gives, or gave before under the same key."""
-        whole = (torch.is_grad_enabled(), key)
+        whole = (torch.is_grad_enabled(), torch._C._is_any_autocast_enabled(), key)
         known = self._known.get(whole)
         if known is not None and _version(known.result) == known.version:
             self._handed[id(known.result)] = known
             return known.result
         result = make()
+        if isinstance(result, tuple):
+            return result
         self._known[whole] = _Entry(result, _version(result), held)
         return result
 
@@ -181,23 +188,36 @@ def can_share() -> bool:
 def _version(result: Any) -> int:
     if isinstance(result, Tensor):
         return result._version
-    tensors = [v for v in vars(result).values() if isinstance(v, Tensor)] if hasattr(result, "__dict__") else []
-    return sum(v._version for v in tensors)
+    total = 0
+    for value in vars(result).values():
+        if isinstance(value, Tensor):
+            total += value._version
+    return total
 
 
 def _key(thing: Any) -> Hashable | None:
     """What tells arguments apart; None for those that cannot be told apart."""
-    if isinstance(thing, Tensor):
+    kind = type(thing)
+    if kind is Tensor:
         return id(thing), thing._version
-    if isinstance(thing, torch.distributions.Distribution):
-        return id(thing), _version(thing)
-    if thing is None or thing is Ellipsis or isinstance(thing, (int, bool, str, torch.dtype)):
-        return type(thing), thing
-    if isinstance(thing, float):
-        return type(thing), repr(thing)
-    if isinstance(thing, slice):
+    if kind in _PLAIN:
+        return kind, thing
+    if kind in _NESTS:
+        keys = []
+        for part in thing:
+            key = _key(part)
+            if key is None:
+                return None
+            keys.append(key)
+        return kind, tuple(keys)
+    if kind is slice:
         return _key(("slice", thing.start, thing.stop, thing.step))
-    if isinstance(thing, (tuple, list)):
-        keys = tuple(_key(part) for part in thing)
-        return None if any(key is None for key in keys) else (type(thing), keys)
+    if kind is float:
+        return kind, repr(thing)
+    if isinstance(thing, (Tensor, torch.distributions.Distribution)):
+        return id(thing), _version(thing)
     return None
+
+
+_PLAIN = frozenset((int, bool, str, type(None), type(Ellipsis), torch.dtype))
+_NESTS = frozenset((tuple, list, torch.Size))

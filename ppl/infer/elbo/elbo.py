@@ -183,10 +183,16 @@ class ELBO:
                 self._shares = True
             return record, found
         start = torch.get_rng_state()
-        with Sharing() as sharing:
-            record, found = _run_enumerated(program, args, kwargs, first_dim, axes)
-        if sharing.is_intact():
-            return record, found
+        sharing = Sharing()
+        try:
+            with sharing:
+                record, found = _run_enumerated(program, args, kwargs, first_dim, axes)
+        except Exception:
+            if sharing.is_intact():
+                raise
+        else:
+            if sharing.is_intact():
+                return record, found
         self._shares = False  # the program writes into tensors in place
         torch.set_rng_state(start)
         return _run_enumerated(program, args, kwargs, first_dim, axes)
