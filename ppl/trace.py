@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ppl.distributions import validation
-from ppl.distributions.distribution import ScoreParts
+from ppl.distributions.distribution import ScoreParts, broadcast_shape
 from ppl.distributions.masked import mask_value
 from ppl.distributions.subsample import same_plate
-from ppl.site import Site, describe_nan
+from ppl.site import Site, describe_nan, plate_shape
 
 if TYPE_CHECKING:
     import networkx
@@ -110,7 +110,7 @@ class Trace:
         """The log density of a sample site with its mask but without its scale, of the site's batch shape."""
         found = self._unscaled.get(name)
         if found is None:
-            found = self._unscaled[name] = log_density(self.nodes[name])
+            found = self._unscaled[name] = _in_plates(self.nodes[name], log_density(self.nodes[name]))
         return found
 
     def compute_together(self) -> None:
@@ -129,7 +129,7 @@ class Trace:
         first = self.nodes[names[0]]
         values = {id(self.nodes[name].tensor): self.nodes[name].tensor for name in names}
         if len(values) == 1:
-            parts = {next(iter(values)): log_density(first)}
+            parts = {next(iter(values)): _in_plates(first, log_density(first))}
         else:
             d, value = first.fn, first.tensor
             missing = max(0, len(d.batch_shape) + len(d.event_shape) - value.dim())
@@ -137,7 +137,8 @@ class Trace:
                 return
             stacked = torch.stack(list(values.values()))
             stacked = stacked.reshape(len(values), *(1,) * missing, *value.shape)
-            parts = dict(zip(values, log_density(first.replace(value=stacked)).unbind(0), strict=True))
+            found = log_density(first.replace(value=stacked)).unbind(0)
+            parts = {key: _in_plates(first, part) for key, part in zip(values, found, strict=True)}
         for name in names:
             self._unscaled[name] = parts[id(self.nodes[name].tensor)]
 
@@ -297,6 +298,14 @@ def masked(log_prob: Tensor, mask: Tensor | bool | None) -> Tensor:
         return log_prob
     zeros = torch.zeros_like(log_prob)
     return zeros if mask is False else torch.where(mask, log_prob, zeros)
+
+
+def _in_plates(site: Site, log_prob: Tensor) -> Tensor:
+    """A log density with the sizes of the plates around, without copying."""
+    if site.spans or not site.plates:
+        return log_prob
+    shape = broadcast_shape(log_prob.shape, plate_shape(site.plates))
+    return log_prob if log_prob.shape == shape else log_prob.expand(shape)
 
 
 def log_density(site: Site) -> Tensor:
