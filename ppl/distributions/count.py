@@ -133,6 +133,29 @@ def common_number(d: torch.distributions.Distribution, name: str, value: Tensor 
     return low
 
 
+def summed_tails(
+    d: torch.distributions.Distribution, total_count: Tensor | int, value: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The log probabilities of draws up to each value, and above it, of a distribution over 0 … total_count.
+
+    Each is a sum from its own end, so that both tails keep their digits.
+    Shapes: value (*sample, *batch), of integers inside the support -> twice the same.
+    """
+    largest = int(total_count.max()) if isinstance(total_count, Tensor) and total_count.numel() else total_count
+    like: Tensor = d._like  # type: ignore[attr-defined]
+    values = torch.arange(int(largest) + 1 if like.numel() else 1, dtype=like.dtype, device=like.device)
+    counts = along_batch(values, d.batch_shape, True)
+    inside = counts <= total_count
+    none = -1e30  # finite, so that sums of nothing have gradients
+    mass = torch.where(inside, d._log_mass(torch.where(inside, counts, 0.0)).clamp(min=none), none)  # type: ignore[attr-defined]
+    larger = torch.cat((mass[1:], torch.full_like(mass[:1], none)))
+    sums = mass.logcumsumexp(0), larger.flip(0).logcumsumexp(0).flip(0)
+    shape = torch.broadcast_shapes(value.shape, d.batch_shape)
+    index = value.expand(shape).long()[..., None]
+    below, above = (x.movedim(0, -1).expand((*shape, len(values))).gather(-1, index).squeeze(-1) for x in sums)
+    return below.masked_fill(below < 0.1 * none, -math.inf), above.masked_fill(above < 0.1 * none, -math.inf)
+
+
 def summed_entropy(d: torch.distributions.Distribution, total_count: Tensor | int) -> Tensor:
     """The entropy of a distribution over 0 … total_count, which may differ along the batch; it looks at the largest."""
     largest = int(total_count.max()) if isinstance(total_count, Tensor) and total_count.numel() else total_count

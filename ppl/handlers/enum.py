@@ -13,8 +13,8 @@ from torch import Tensor
 from ppl.distributions.distribution import Distribution
 from ppl.site import Site, Step, expand_to_plates
 from ppl.stack import Handler, perform
-from ppl.tensors.chains import at_step, before
 from ppl.tensors.sharing import shared
+from ppl.tensors.timeline import at_step, before
 from ppl.trace import Trace
 
 

@@ -96,6 +96,7 @@ class _Scan(Handler):
         self._plates: dict[str, Tensor] = {}  # the indices of the plates in the step, the same in all steps
         self._axis = ""  # the name of the time dim
         self._enumerates = False  # whether a site of the step is enumerated
+        self._supports: list[Tensor] = []  # the values of the latest step's enumerated sites, with the site's dim first
 
     # -- the sites of a step
 
@@ -113,7 +114,10 @@ class _Scan(Handler):
         done = perform(site.replace(moments=(self._moment, *site.moments), recorded=recorded))
         if done.kind == "sample":
             self._axis = self._axis or f"time {done.name}"
-            self._enumerates = self._enumerates or any(name.startswith(f"{done.name}[") for _, name in done.enum_dims)
+            dims = [dim for dim, name in done.enum_dims if name.startswith(f"{done.name}[")]
+            self._enumerates = self._enumerates or bool(dims)
+            if dims and done.tensor.dim() - len(done.fn.event_shape) == -max(dims):
+                self._supports.append(done.tensor)
         return done
 
     def _keep(self, add: Recorder, site: Site) -> None:
@@ -124,7 +128,7 @@ class _Scan(Handler):
     ) -> tuple[Any, Any]:
         """One step, or many at once."""
         self._moment = Moment(index, together, back, self.length, self.history, self, self._keep)
-        self._recording, self._kept = back == 0, []
+        self._recording, self._kept, self._supports = back == 0, [], []
         with self:
             out = self.step(carry, x)
         if not isinstance(out, (tuple, list)) or len(out) != 2:
@@ -163,7 +167,9 @@ class _Scan(Handler):
             ys.append(y)
         if first == self.length:
             return carry, _stacked(ys)
-        before = self._approach(init, first)
+        before = self._moved(init, carry) if first == 1 else None
+        if before is None:
+            before = self._approach(init, first)
         out, rest, record = self._all(first, before, False)
         if not _is_steady(out, carry):
             out, rest, record = self._all(first, self._carries(init, first), True)
@@ -182,6 +188,18 @@ class _Scan(Handler):
         for index in range(target):
             carry, _ = self._run(index, carry, self._x(index), back=target - index)
         return carry
+
+    def _moved(self, init: Any, carry: Any) -> Any:
+        """The carry out of the first step as the second one takes it, if it holds nothing but states and what it began with."""
+        old, new = leaves(init), []
+        for position, leaf in enumerate(leaves(carry)):
+            if any(leaf is support for support in self._supports):
+                new.append(leaf.unsqueeze(1))  # from the site's dim to the next one on the left
+            elif position < len(old) and leaf is old[position]:
+                new.append(leaf)
+            else:
+                return None
+        return refill(carry, iter(new))
 
     def _carries(self, init: Any, first: int) -> Any:
         """The carries into all steps from `first` on, where they differ from step to step.
@@ -237,8 +255,7 @@ class _Scan(Handler):
 
         def body(at: Tensor, x: list[Tensor], given: list[Tensor]) -> list[Tensor]:
             self._run_into(nests, kept, at, refill_tensors(xs, x), refill_tensors(carry, given), back)
-            found = [leaf for leaf in leaves(nests[-1]) if isinstance(leaf, Tensor)]
-            return found
+            return [leaf for leaf in leaves(nests[-1]) if isinstance(leaf, Tensor)]
 
         arguments = index, _tensors(xs), _tensors(carry)
         try:

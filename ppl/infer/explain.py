@@ -11,11 +11,11 @@ import torch
 
 from ppl.infer.elbo.enumerated import Enumerated, enumerate_program
 from ppl.infer.elbo.terms import plate_axis
-from ppl.tensors.chains import Chained
 from ppl.tensors.elimination import Summed, Tape
 from ppl.tensors.factor import Factor
 from ppl.tensors.runs import Run
 from ppl.tensors.semiring import log_sum_exp
+from ppl.tensors.timeline import SummedTimeline
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _explain(found: Enumerated, tape: Tape) -> Explanation:
     return Explanation(tuple(sites), len(dependent), operations, largest, total + largest * itemsize)
 
 
-def _factors(step: Summed | Chained | Run) -> dict[str, Factor]:
+def _factors(step: Summed | SummedTimeline | Run) -> dict[str, Factor]:
     """What each variable is summed out of; in a run, a factor with the variable next to it."""
     factor = step.factor
     if not isinstance(step, Run):

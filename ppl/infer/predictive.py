@@ -117,14 +117,16 @@ class Predictive:
     ) -> dict[str, Tensor]:
         """Many samples in one run, on a dim left of the model's plates and batch dims."""
         used = [-frame.dim for site in prototype.values() for frame in site.plates if frame.dim is not None]
-        used += [len(site.fn.batch_shape) for site in prototype.values() if site.kind == "sample"]
+        used += [len(site.fn.batch_shape) - len(site.spans) for site in prototype.values() if site.kind == "sample"]
         dim = -1 - max(used, default=0)
         values = {}
         for name, all_values in self.samples.items():
             part = all_values[start : start + count]
             event = len(prototype[name].fn.event_shape) if name in prototype else part.dim() - 1
-            gap = -dim - (part.dim() - event)
-            values[name] = part.reshape((count,) + (1,) * gap + part.shape[1:])
+            times = len(prototype[name].spans) if name in prototype else 0
+            gap = -dim - (part.dim() - times - event)
+            part = part.movedim(0, times)
+            values[name] = part.reshape(part.shape[: times + 1] + (1,) * gap + part.shape[times + 1 :])
         sites = self._run(values, args, kwargs, lambda program: _repeated(program, count, dim))
         return {name: _samples_first(site, prototype[name], count) for name, site in sites.items()}
 
@@ -176,7 +178,11 @@ def _repeated(program: Program, count: int, dim: int) -> Program:
 
 def _samples_first(site: Site, prototype: Site, count: int) -> Tensor:
     """A value of a batched run as (count, *site), as a run without the batch gives it."""
-    value, shape = site.tensor, prototype.tensor.shape
+    value, single = _times_last(site), _times_last(prototype)
+    times, shape = len(prototype.spans), single.shape
+    if times:
+        samples = _samples_first(site.replace(value=value, spans=()), prototype.replace(value=single, spans=()), count)
+        return samples.movedim(tuple(range(-times, 0)), tuple(range(1, times + 1)))
     if value.numel() == count * shape.numel():
         return value.reshape((count, *shape))
     if value.numel() == shape.numel():  # data, or a constant
@@ -190,6 +196,12 @@ def _samples_first(site: Site, prototype: Site, count: int) -> Tensor:
             f"{count} samples in parallel, so the model is not vectorised over dims left of its plates. Index with "
             "negative dims, or use parallel=False."
         ) from None
+
+
+def _times_last(site: Site) -> Tensor:
+    """A value with the steps of scans on its last dims instead of its first."""
+    times = len(site.spans)
+    return site.tensor.movedim(tuple(range(times)), tuple(range(-times, 0)))
 
 
 class _known_params(Handler):

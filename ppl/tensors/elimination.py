@@ -3,7 +3,7 @@
 Factors are log densities over named axes. Some axes are variables, to be summed out; some are plates, over which
 factors are multiplied (their logs added); all others are carried along. Deepest plates go first: their variables are
 summed out component by component, and what remains is multiplied over the plate into the next one. Along a time axis, which is
-a plate to all but the variables of its chain, these are summed out by a product of matrices.
+a plate to all but the variables of its timeline, these are summed out by a product of matrices.
 
 Source: Obermeyer et al. 2019, Tensor Variable Elimination for Plated Factor Graphs, algorithm 1.
 """
@@ -17,10 +17,10 @@ import torch
 from opt_einsum.paths import greedy
 from torch import Tensor
 
-from ppl.tensors.chains import Chain, Chained, sum_along, used_variables
 from ppl.tensors.factor import Axes, Factor, add, take, union
 from ppl.tensors.runs import Run, sum_runs
 from ppl.tensors.semiring import Reduction, log_sum_exp
+from ppl.tensors.timeline import SummedTimeline, Timeline, sum_along, used_variables
 
 Names = frozenset[str]
 
@@ -33,7 +33,7 @@ class Summed:
     factor: Factor
 
 
-Tape = list[Summed | Chained | Run]
+Tape = list[Summed | SummedTimeline | Run]
 
 
 class Intractable(ValueError):
@@ -52,7 +52,7 @@ def eliminate(
     carried: Mapping[str, Names] | None = None,
     reduction: Reduction = log_sum_exp,
     tape: Tape | None = None,
-    chains: Mapping[str, Chain] | None = None,
+    timelines: Mapping[str, Timeline] | None = None,
 ) -> list[Factor]:
     """Sum out the variables and multiply over the plates.
 
@@ -63,16 +63,18 @@ def eliminate(
         carried: axes that are neither, with the plates they live in, which then cannot be multiplied over.
         reduction: how to sum.
         tape: a list to which every step is added, for going back.
-        chains: the plates that are times, with the variables that depend on themselves at earlier ones.
+        timelines: the plates that are times, with the variables that depend on themselves at earlier ones.
     Returns: factors without variables, over carried axes and plates, whose sum is the answer.
     Raises: Intractable.
     """
     home = {**(carried or {}), **variables}
     remaining = list(factors)
     results = []
-    linked = {axis: used_variables(chain, remaining) for axis, chain in (chains or {}).items()}
+    linked = {axis: used_variables(timeline, remaining) for axis, timeline in (timelines or {}).items()}
     while remaining:
-        leaf = max((plates.intersection(f.axes) for f in remaining), key=lambda p: (len(p), sorted(p)))
+        leaf = max(
+            (plates.intersection(f.axes) for f in remaining), key=lambda p: (len(p), p.isdisjoint(linked), sorted(p))
+        )
         here = [f for f in remaining if plates.intersection(f.axes) == leaf]
         remaining = [f for f in remaining if plates.intersection(f.axes) != leaf]
         local = {v for v, plates_of in variables.items() if plates_of == leaf}
@@ -81,15 +83,16 @@ def eliminate(
             {name: v for v, names in linked[time].items() if v in local for name in names} if time is not None else {}
         )
         for component in components(here, local, alias):
-            factor = contract(component, local.difference(alias), reduction, tape)
-            chained = dict.fromkeys(alias[axis] for axis in factor.axes if axis in alias)
-            if time is not None and chained:
-                stuck = frozenset(axis for axis in factor.axes if axis not in alias and time in home.get(axis, ()))
+            moving = tuple(dict.fromkeys(alias[axis] for axis in union(component) if axis in alias))
+            if time is not None and timelines is not None and moving:
+                inside = local.difference(alias)
+                parts = [contract(part, inside, reduction, tape) for part in components(component, inside)]
+                stuck = frozenset(axis for axis in union(parts) if axis not in alias and time in home.get(axis, ()))
                 if stuck:
-                    raise Intractable(stuck.union(chained), leaf)
-                assert chains is not None
-                remaining.append(sum_along(factor, time, chains[time], tuple(chained), reduction, tape, remaining))
+                    raise Intractable(stuck.union(moving), leaf)
+                remaining.append(sum_along(parts, time, timelines[time], moving, reduction, tape, remaining))
                 continue
+            factor = contract(component, local, reduction, tape)
             left = [axis for axis in factor.axes if axis in home]
             target = leaf & keep.union(*(home[axis] for axis in left))
             if target == leaf:
@@ -159,7 +162,7 @@ def contract(
     return result
 
 
-def backtrack(tape: Sequence[Summed | Chained | Run], choose: Callable[[Tensor], Tensor]) -> dict[str, Factor]:
+def backtrack(tape: Sequence[Summed | SummedTimeline | Run], choose: Callable[[Tensor], Tensor]) -> dict[str, Factor]:
     """Go back through an elimination, choosing each variable's value given those chosen before.
 
     Args: choose, from log weights (…, K) to indices (…), such as a draw or an argmax.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.stats as st
@@ -101,6 +102,38 @@ class TestValues:
         got = dist.Multinomial(None, probs).log_prob(x)
         expected = [dist.Multinomial(n, probs).log_prob(v) for n, v in zip((3, 5), x, strict=True)]
         torch.testing.assert_close(got, torch.stack(expected))
+
+
+class TestTailsOfBetaBinomial:
+    def test_against_scipy(self) -> None:
+        a, b, n = ([0.3, 1.4], [2.5, 0.6], [3.0, 60.0])
+        d = dist.BetaBinomial(*(torch.tensor(v, dtype=torch.float64, requires_grad=v is not n) for v in (a, b, n)))
+        x = torch.tensor([[-1.0, -1.0], [0.0, 0.0], [1.5, 30.0], [2.0, 59.0], [3.0, 60.0], [7.0, 70.0]]).double()
+        law = st.betabinom([3, 60], a, b)
+        np.testing.assert_allclose(d.cdf(x).detach(), law.cdf(x.numpy()), rtol=1e-10)
+        with np.errstate(divide="ignore"):
+            np.testing.assert_allclose(d.log_cdf(x).detach(), np.log(law.cdf(x.numpy())), rtol=1e-9, atol=1e-12)
+        inner = x[1:-2]
+        np.testing.assert_allclose(d.log_survival(inner).detach(), np.log(law.sf(inner.numpy())), rtol=1e-8)
+        assert d.log_survival(x[-2:]).eq(-torch.inf).all() and d.log_survival(x[0]).eq(0.0).all()
+        for tail in (d.cdf, d.log_cdf, d.log_survival):
+            found = torch.autograd.grad(tail(inner).sum(), (d.concentration1, d.concentration0))
+            assert all(gradient.isfinite().all() for gradient in found)
+
+    @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+    def test_where_the_probabilities_underflow(self, dtype: torch.dtype, rtol: float) -> None:
+        d = dist.BetaBinomial(torch.tensor(3e4, dtype=dtype), torch.tensor(1e4, dtype=dtype), 2000)
+        with mpmath.workdps(30):
+
+            def mass(k: int) -> Any:
+                return mpmath.binomial(2000, k) * mpmath.beta(k + 3 * 10**4, 2000 - k + 10**4)
+
+            whole = mpmath.beta(3 * 10**4, 10**4)
+            low = float(mpmath.log(sum(mass(k) for k in range(301)) / whole))
+            high = float(mpmath.log(sum(mass(k) for k in range(1991, 2001)) / whole))
+        assert low < -1000 and high < -300
+        assert d.log_cdf(torch.tensor(300.0, dtype=dtype)).item() == pytest.approx(low, rel=rtol)
+        assert d.log_survival(torch.tensor(1990.0, dtype=dtype)).item() == pytest.approx(high, rel=rtol)
 
 
 class TestExtended:

@@ -13,12 +13,12 @@ from ppl.handlers.enum import Axis, PlateTooDeepError, enum, enumerated_sites
 from ppl.handlers.plate import plate
 from ppl.handlers.replay import replay
 from ppl.infer.elbo import sequential
-from ppl.infer.elbo.chains import find_chains, homes
 from ppl.infer.elbo.estimator import Baselines, Expectation, check_home, estimate, sum_all, sum_out_model
 from ppl.infer.elbo.matching import check_match
 from ppl.infer.elbo.nesting import find_plate_nesting, run
 from ppl.infer.elbo.reductions import check_reductions
 from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms
+from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
 from ppl.tensors.sharing import Sharing, can_share
 from ppl.trace import Trace
@@ -163,7 +163,7 @@ class ELBO:
                 names = enumerated.union(ran.chosen, enumerated_sites(model_trace))
                 self._check(model_trace, guide_trace, names)
                 terms = model_terms(model_trace, Terms(), names - enumerated)
-                terms.chains = find_chains(model_trace, names - enumerated)
+                terms.timelines = find_timelines(model_trace, names - enumerated)
                 models.append(({**chosen, **ran.chosen}, terms))
                 _grow(sizes, {**guided.sizes, **ran.sizes})
                 _join(sources, ran.sources)
@@ -290,7 +290,7 @@ def _stack(
 ) -> Terms:
     """The terms of all sequential runs as one."""
     result = Terms(scales={name: scale for _, terms in parts for name, scale in terms.scales.items()})
-    result.chains = {axis: chain for _, terms in parts for axis, chain in terms.chains.items()}
+    result.timelines = {axis: chain for _, terms in parts for axis, chain in terms.timelines.items()}
     for kind in kinds:
         factors = [(chosen, getattr(terms, kind)) for chosen, terms in parts]
         impossible = -torch.inf if kind in ("model", "weights") else 0.0

@@ -12,10 +12,10 @@ from torch import Tensor
 from ppl.handlers.enum import enum, enumerated_sites
 from ppl.handlers.trace import trace
 from ppl.infer.elbo import sequential
-from ppl.infer.elbo.chains import find_chains, homes
 from ppl.infer.elbo.estimator import check_home, explain_intractable
 from ppl.infer.elbo.nesting import find_plate_nesting
 from ppl.infer.elbo.terms import Terms, model_terms, to_factor
+from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
 from ppl.stack import unrecorded
 from ppl.tensors.elimination import Intractable, Tape, eliminate
@@ -53,8 +53,8 @@ class Enumerated:
             check_home(name, factor, home)
         plates = frozenset(axis for f in self.factors.values() for axis in f.axes if axis not in home)
         try:
-            chains = find_chains(self.names, self.names)
-            return eliminate(self.factors.values(), home, plates, reduction=reduction, tape=tape, chains=chains)
+            timelines = find_timelines(self.names, self.names)
+            return eliminate(self.factors.values(), home, plates, reduction=reduction, tape=tape, timelines=timelines)
         except Intractable as error:
             raise ValueError(explain_intractable(error, self.factors)) from error
 
@@ -111,7 +111,7 @@ def support_of(found: Enumerated, site: Site) -> Tensor:
             if name in chosen:
                 rows.setdefault(chosen[name], record[name].tensor.reshape((-1, *event))[0])
         return torch.stack([rows.get(index, rows[0]) for index in range(found.sizes[name])])
-    value = site.tensor
+    value = site.tensor[(0,) * len(site.spans)]
     batch_dims = value.dim() - len(event)
     (own,) = (batch_dims + dim for dim, axis in site.enum_dims if axis == name)
     for position in range(batch_dims):

@@ -57,7 +57,7 @@ def sum_out_model(terms: Terms, home: Mapping[str, Names], guide_axes: Names) ->
     for name, factor in terms.model.items():
         check_home(name, factor, home)
     costs = []
-    alias = {name: v for chain in terms.chains.values() for v in chain.variables for name in chain.names(v)}
+    alias = {name: v for chain in terms.timelines.values() for v in chain.variables for name in chain.names(v)}
     for component in components(list(terms.model.values()), variables, alias):
         members = [names[id(factor)] for factor in component]
         inside = set(variables).intersection(union(component))
@@ -65,10 +65,10 @@ def sum_out_model(terms: Terms, home: Mapping[str, Names], guide_axes: Names) ->
             costs += [_scaled(terms, name) for name in members]
             continue
         scale = _common_scale(terms, members)
-        keep = all_plates.intersection(*(f.axes for f in component)).difference(terms.chains)
+        keep = all_plates.intersection(*(f.axes for f in component)).difference(terms.timelines)
         try:
             here = {v: variables[v] for v in inside.union(alias)}
-            summed = eliminate(component, here, all_plates, keep, carried, chains=terms.chains)
+            summed = eliminate(component, here, all_plates, keep, carried, timelines=terms.timelines)
         except Intractable as error:
             raise ValueError(explain_intractable(error, terms.model)) from error
         costs += [Factor(f.axes, f.tensor * scale) for f in summed]

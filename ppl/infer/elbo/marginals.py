@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ppl.distributions import Bernoulli, Categorical, Distribution, Empirical
+from ppl.distributions.steps import Steps
 from ppl.infer.elbo.enumerated import Enumerated, enumerate_program, support_of
+from ppl.infer.elbo.posterior import join_steps
 from ppl.infer.elbo.terms import plate_axis
 from ppl.site import Site, plate_shape
 from ppl.tensors.factor import Factor
@@ -29,7 +31,8 @@ def compute_marginals(
     """
     found = enumerate_program(model, args, kwargs, first_available_dim)
     probabilities = marginal_probabilities(found)
-    return {name: _distribution(found, found.names[name], p) for name, p in probabilities.items()}
+    shaped = {name: site.replace(value=_in_plates(site, probabilities[name])) for name, site in found.names.items()}
+    return {name: _distribution(found, site) for name, site in join_steps(shaped).items()}
 
 
 def marginal_probabilities(found: Enumerated) -> dict[str, Factor]:
@@ -42,8 +45,9 @@ def marginal_probabilities(found: Enumerated) -> dict[str, Factor]:
     for name, site in found.names.items():
         sizes = {axis: f.size(axis) for f in found.factors.values() for axis in f.axes}
         frames = sorted((f for f in site.plates if f.dim is not None), key=lambda f: f.dim or 0)
-        axes = (*(plate_axis(f.name) for f in frames), name)
-        shape = [*(f.subsample_size for f in frames), sizes.get(name, 1)]
+        axes = (*(span.axis for span in site.spans), *(plate_axis(f.name) for f in frames), name)
+        times = [span.size for span in site.spans]
+        shape = [*times, *(f.subsample_size for f in frames), sizes.get(name, 1)]
         like = next(iter(found.factors.values())).tensor
         fields[name] = Factor(axes, torch.zeros(shape, dtype=like.dtype, device=like.device, requires_grad=True))
     with torch.enable_grad():
@@ -61,16 +65,23 @@ def marginal_probabilities(found: Enumerated) -> dict[str, Factor]:
     return {name: Factor(f.axes, grad) for (name, f), grad in zip(fields.items(), grads, strict=True)}
 
 
-def _distribution(found: Enumerated, site: Site, probabilities: Factor) -> Distribution:
-    """The marginal in the shape of the site's plates."""
-    frames = [f for f in site.plates if f.dim is not None]
+def _in_plates(site: Site, probabilities: Factor) -> Tensor:
+    """Probabilities in the shape of the site's plates, those of each entry on the last dim, summing to 1."""
     p = probabilities.tensor
-    p = p.reshape(plate_shape(frames) + p.shape[-1:])
-    p = p / p.sum(-1, keepdim=True)
-    if isinstance(site.fn, torch.distributions.Categorical):
+    times = tuple(span.size for span in site.spans)
+    p = p.reshape(times + plate_shape(f for f in site.plates if f.dim is not None) + p.shape[-1:])
+    return p / p.sum(-1, keepdim=True)
+
+
+def _distribution(found: Enumerated, site: Site) -> Distribution:
+    """The marginal of a site that has its probabilities for a value."""
+    p, like = site.tensor, site.fn
+    if isinstance(like, Steps):
+        like = like.step
+    if isinstance(like, torch.distributions.Categorical):
         return Categorical(p)
-    if isinstance(site.fn, torch.distributions.Bernoulli):
+    if isinstance(like, torch.distributions.Bernoulli):
         return Bernoulli(p[..., 1])
-    values: Tensor = support_of(found, site)
+    values = support_of(found, next(s for n, s in found.names.items() if site.name in (n, s.step_of)))
     batch = p.shape[:-1]
     return Empirical(values.expand(batch + values.shape), p.log())

@@ -14,18 +14,23 @@ def check_match(model: Trace, guide: Trace, enumerated: Names, enumerates: bool)
     Args: enumerated, the sites that are summed; enumerates, whether the objective sums marked sites.
     Raises: ValueError naming the sites and the fix.
     """
-    latent, proposed = model.stochastic_nodes, guide.stochastic_nodes
-    missing = [name for name in latent if name not in proposed and name not in enumerated]
+    latent, proposed = _by_statement(model.stochastic_nodes), guide.stochastic_nodes
+    missing = [name for name in latent if name not in proposed and latent[name].name not in enumerated]
     if missing:
         raise ValueError(_explain_missing(missing, latent, proposed, enumerates))
     extra = [n for n, s in proposed.items() if n not in latent and not s.infer.is_auxiliary]
     if extra:
         raise ValueError(_explain_extra(extra, model, latent))
     for name, site in proposed.items():
-        if name in latent:
+        if name in latent and not latent[name].step_of:
             _check_shapes(site, latent[name])
-            if enumerates:
-                _check_marks(name, site, latent[name])
+        if name in latent and enumerates:
+            _check_marks(name, site, latent[name])
+
+
+def _by_statement(sites: dict[str, Site]) -> dict[str, Site]:
+    """The sites by the names that statements give them; one of a scan may be recorded in parts."""
+    return {site.step_of or name: site for name, site in sites.items()}
 
 
 def _explain_missing(missing: list[str], latent: dict[str, Site], proposed: dict[str, Site], enumerates: bool) -> str:

@@ -48,9 +48,10 @@ class _watch(Handler):
             return
         raise ValueError(
             f"site '{site.name}' was computed from the enumerated site '{name}', but does not vary with its {size} values, "
-            f"which lie on dim {dim} (batch shape {tuple(batch)}): a reduction such as .sum() or .mean() has mixed them. "
-            "Reduce over event dims only, by negative numbers; to reduce over a plate, make it sequential "
-            "(`for i in ppl.plate(…)`)."
+            f"which lie on dim {dim} (batch shape {tuple(batch)}): a reduction such as .sum() or .mean() has mixed them, "
+            "or the distribution took the dim for one of its own. Reduce over event dims only, by negative numbers; to "
+            "reduce over a plate, make it sequential (`for i in ppl.plate(…)`); where a parameter's last batch dim is "
+            f"time, give it one (`table[{name}[..., None]]`)."
         )
 
 

@@ -10,8 +10,8 @@ from torch import Size, Tensor
 from ppl.distributions import validation
 from ppl.distributions.distribution import broadcast_shape
 from ppl.site import Site, plate_shape
-from ppl.tensors.chains import Chain
 from ppl.tensors.factor import Factor
+from ppl.tensors.timeline import Timeline
 from ppl.trace import Trace, masked
 
 Names = frozenset[str]
@@ -93,7 +93,7 @@ class Terms:
     weights: dict[str, Factor] = field(default_factory=dict)  # log probabilities of the guide's enumerated sites
     scales: dict[str, Tensor | float] = field(default_factory=dict)  # of the model's sites
     scaled: dict[str, Factor] = field(default_factory=dict)  # the scales that are tensors, as factors
-    chains: dict[str, Chain] = field(default_factory=dict)  # the model's time axes
+    timelines: dict[str, Timeline] = field(default_factory=dict)  # the model's time axes
 
     def take_guide(self, other: Terms) -> None:
         """Take over the guide's part of other terms."""
