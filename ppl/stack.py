@@ -48,13 +48,18 @@ def settle(site: Site) -> Site:
     if site.kind == "sample" or site.kind == "plate":
         if isinstance(site.distribution, validation.Invalid):
             raise ValueError(explain_invalid(site, site.distribution.error))
-        d = expand_to_plates(site, site.fn) if site.plates and site.kind == "sample" else site.fn
+        # of a site with its whole support on a dim, the density is a table, which need not be repeated in each plate
+        enumerated = site.value is not None and site.is_enumerated
+        d = (
+            expand_to_plates(site, site.fn, enumerated and site.mask is None)
+            if site.plates and site.kind == "sample"
+            else site.fn
+        )
         if site.value is None:
             try:
                 return site.replace(distribution=d, value=d(), drawn=True)
             except NoSampler as error:
                 raise NoSampler(f"{site}: {error}") from None
-        enumerated = site.enum_dims and any(name == site.name for _, name in site.enum_dims)
         if not (enumerated and (site.drawn or d.has_enumerate_support)) and validation.is_validation_enabled():
             check_value(site, d, site.value)
         return site if d is site.distribution else site.replace(distribution=d)
