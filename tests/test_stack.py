@@ -229,7 +229,7 @@ def test_interleaved_tasks_each_have_their_own_stack():
 
 def test_inherit_hands_on_plates_scale_mask_and_steps():
     frame = ppl.site.Frame("p", 3, 3, -1)
-    step = ppl.site.Step(1, 2, 1)
+    step = ppl.site.Step(0, 2, 1)
     parent = Site("x", "sample", plates=(frame,), scale=2.0, mask=torch.tensor([True, False, True]), steps=(step,))
     with handlers.trace() as tr, inherit(parent), handlers.scale(scale=5.0):
         ppl.sample("y", dist.Normal(0.0, 1.0))

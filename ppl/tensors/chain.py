@@ -158,9 +158,21 @@ def _through(
             return _by_blocks(rows, log_matrices, log_emissions, batch, log_final, length, count)
         found: Tensor = _Through.apply(batch, rows, log_matrices, log_emissions, log_final)  # type: ignore[no-untyped-call]
         return found
-    product = log_matmul(rows, _tree(log_matrices, log_emissions)) if length else rows
+    if length and all(x.is_meta for x in tensors) and get_proxy_mode() is None:
+        product = _rehearsed(rows, log_matrices, log_emissions, batch)
+    else:
+        product = log_matmul(rows, _tree(log_matrices, log_emissions)) if length else rows
     product = product.expand((*batch, *product.shape[-2:]))
     return product if log_final is None else log_sum_exp(product + log_final, (-1,))
+
+
+def _rehearsed(rows: Tensor, log_matrices: Tensor, log_emissions: Tensor | None, batch: torch.Size) -> Tensor:
+    """Something of the product's shape, made of tensors without data, that takes the memory of an eager product."""
+    steps = num_steps(log_matrices, log_emissions)
+    vectors = rows.exp()[..., None, :, :].expand(*batch, steps, *rows.shape[-2:])
+    if log_emissions is not None:
+        vectors = vectors * log_emissions.exp()[..., None, :]
+    return (vectors * log_matrices.exp().sum()).sum(-3)
 
 
 def _flat(rows: Tensor, log_matrices: Tensor, log_emissions: Tensor | None, batch: torch.Size) -> Chain:

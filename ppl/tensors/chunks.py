@@ -74,17 +74,23 @@ class Shape:
     sizes: tuple[int, ...]
     dtype: torch.dtype
     learned: bool  # a gradient by it is wanted
+    repeated: tuple[bool, ...] = ()  # the dims along which it repeats itself without taking memory
 
     @staticmethod
     def of(factor: Factor) -> Shape:
         tensor = factor.tensor
         learned = tensor.requires_grad and torch.is_grad_enabled()
-        return Shape(factor.axes, tuple(tensor.shape), tensor.dtype, learned)
+        repeated = tuple(stride == 0 for stride in tensor.stride())
+        return Shape(factor.axes, tuple(tensor.shape), tensor.dtype, learned, repeated)
 
     @property
     def bytes(self) -> int:
         """What it holds with data."""
-        return math.prod(self.sizes) * self.dtype.itemsize
+        return math.prod(self._own()) * self.dtype.itemsize
+
+    def _own(self) -> list[int]:
+        repeated = self.repeated or (False,) * len(self.sizes)
+        return [1 if again else size for size, again in zip(self.sizes, repeated, strict=True)]
 
     def cut(self, plate: str, size: int) -> Shape:
         """With fewer elements of a plate."""
@@ -92,7 +98,7 @@ class Shape:
 
     def empty(self) -> Factor:
         """A factor of this shape on the device `meta`."""
-        return Factor(self.axes, torch.empty(self.sizes, dtype=self.dtype, device="meta"))
+        return Factor(self.axes, torch.empty(self._own(), dtype=self.dtype, device="meta").expand(self.sizes))
 
 
 @dataclass(frozen=True, slots=True)
