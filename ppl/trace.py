@@ -273,7 +273,7 @@ def _log_prob(site: Site) -> Tensor:
     d, value, mask = site.fn, site.tensor, site.mask
     if isinstance(mask, Tensor) and site.observed and value.numel():
         value = mask_value(d, value, mask)
-    with validation.trusted():
+    with validation.trusted(inside=mask is None):
         try:
             log_prob = masked(d.log_prob(value), mask)
         except (ValueError, RuntimeError) as error:

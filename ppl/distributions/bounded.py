@@ -34,8 +34,8 @@ class Bounded(Scalar):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density, -inf outside the support."""
         this: Any = self
-        if self._validate_args:
-            this._validate_sample(value)
+        if this._is_inside(value):
+            return self._log_density(value)
         support = self.support
         if support is constraints.nonnegative:
             outside = value < 0

@@ -55,13 +55,15 @@ class Delta(Distribution):
         return self._hand_on(new)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        return self.v.expand((*sample_shape, *self.v.shape))
+        return self.v.expand((*sample_shape, *self.v.shape)) if sample_shape else self.v
 
     def sample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         return self.rsample(sample_shape).detach()
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._check_form(value)
+        if value is self.v:  # its own draw
+            return self.log_density
         here = (value == self.v).flatten(value.dim() - self.event_dim).all(-1) if self.event_dim else value == self.v
         zero = torch.zeros_like(self.log_density)
         return torch.where(here, zero, zero - torch.inf) + self.log_density

@@ -34,13 +34,15 @@ class Dirichlet(Family, torch.distributions.Dirichlet):
         return torch.softmax(noise.log_gamma(concentration), -1).clamp(min=tiny)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
+        inside = self._is_inside(value)
         x, a = widened(value), widened(self.concentration)
         # log x, but 0 where it is not asked for: at an edge that is as likely as any other point, and outside
-        log_x = torch.where((x > 0) | ((x == 0) & (a != 1)), x, 1.0).log()
+        unasked = (x <= 0) & (a == 1)
+        if not inside:
+            unasked = unasked | ~(x >= 0)
+        log_x = x.masked_fill(unasked, 1.0).log()
         log_density = (((a - 1) * log_x).sum(-1) - _log_normaliser(a)).to(self.concentration.dtype)
-        return torch.where(constraints.simplex.check(value), log_density, -torch.inf)
+        return log_density if inside else torch.where(constraints.simplex.check(value), log_density, -torch.inf)
 
     def conjugate_update(self, other: Dirichlet) -> tuple[Dirichlet, Tensor]:
         """The normalised product of two densities of the same variable, and the log of its integral.

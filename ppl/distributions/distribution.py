@@ -131,6 +131,15 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         if not validation.is_trusted():
             validation.check_value(self, value)
 
+    def _is_inside(self, value: Tensor) -> bool:
+        """Check a value where values are to be checked, and say whether it is known to lie in the support."""
+        if not self._validate_args:
+            return False
+        if validation.is_trusted():
+            return validation.is_known_inside()
+        validation.check_value(self, value)
+        return True
+
     def _check_form(self, value: Tensor) -> None:
         """Check that a value is a tensor of a shape that fits, for a distribution whose base checks the rest."""
         if self._validate_args and not validation.is_trusted():

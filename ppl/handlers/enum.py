@@ -78,7 +78,8 @@ class enum(Handler):
             self.axes = [a for a in self.axes if a.dim != dim or a in live]
             self.axes.append(axis)
             live.append(axis)
-        return perform(site.replace(enum_dims=tuple((a.dim, a.name) for a in live)))
+        dims = tuple((a.dim, a.name) for a in live)
+        return perform(site if dims == site.enum_dims else site.replace(enum_dims=dims))
 
     def _check_plates(self, site: Site) -> None:
         for frame in site.plates:

@@ -183,7 +183,7 @@ class SVI:
                 ) from cause
 
     def _check_gradients(self, loss: float) -> None:
-        grads = [leaf.grad.sum() for _, leaf in self._trained if leaf.grad is not None]
+        grads = [g.sum() if g.dim() else g for _, leaf in self._trained if (g := leaf.grad) is not None]
         if not grads or math.isfinite(torch.stack(grads).sum().item() if len(grads) > 1 else grads[0].item()):
             return
         for name, leaf in self._trained:

@@ -34,7 +34,8 @@ class AutoDelta(AutoGuide):
         drawn = {}
         for name, latent in self.latents.items():
             with self.within(latent.site, plates):
-                drawn[name] = sample(name, Delta(self._value(name), event_dim=len(latent.site.fn.event_shape)))
+                value, event = self._value(name), len(latent.site.fn.event_shape)
+                drawn[name] = sample(name, Delta(value, event_dim=event, validate_args=False))
         return drawn
 
     def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:

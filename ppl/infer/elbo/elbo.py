@@ -111,6 +111,10 @@ class ELBO:
         guide_trace = run(guide, args, kwargs)
         model_trace = run(replay(model, guide_trace), args, kwargs)
         self._check(model_trace, guide_trace, frozenset())
+        return self._of_draws(model_trace, guide_trace)
+
+    def _of_draws(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
+        """The loss of two runs in which nothing is enumerated."""
         drawn = guide_trace.nonreparam_stochastic_nodes
         if not drawn and not any(
             _is_factor(site) for site in guide_trace.nodes.values()
@@ -145,9 +149,6 @@ class ELBO:
             _check_dims_of_guide(guide_trace, summed)
             enumerated = frozenset(summed).union(chosen)
             guide_axes |= enumerated
-            guides.append((chosen, guide_terms(guide_trace, enumerated, Terms())))
-            _grow(sizes_of_guide, guided.sizes)
-            _join(sources_of_guide, guided.sources)
             left = min((axis.dim for axis in axes), default=first_dim + 1) - 1
 
             def run_model(guide_trace: Trace = guide_trace, left: int = left, axes: tuple[Axis, ...] = axes) -> Any:
@@ -159,10 +160,15 @@ class ELBO:
                 model_trace, _ = ran.result
                 names = enumerated.union(ran.chosen, enumerated_sites(model_trace))
                 self._check(model_trace, guide_trace, names)
+                if not names:  # there are no other runs
+                    return self._of_draws(model_trace, guide_trace)
                 models.append(({**chosen, **ran.chosen}, model_terms(model_trace, Terms(), names - enumerated)))
                 _grow(sizes, {**guided.sizes, **ran.sizes})
                 _join(sources, ran.sources)
                 home.update({n: _plates_of((guide_trace if n in guide_trace else model_trace)[n]) for n in names})
+            guides.append((chosen, guide_terms(guide_trace, enumerated, Terms())))
+            _grow(sizes_of_guide, guided.sizes)
+            _join(sources_of_guide, guided.sources)
         terms = _stack(models, sizes, sources, ("model", "scaled"))
         terms.take_guide(_stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights")))
         return self._assemble(terms, home, guide_trace, guide_axes)
