@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ppl.distributions import validation
 from ppl.distributions.prototype import NoSampler
+from ppl.distributions.subsample import Subsample
 from ppl.params import get_param_store
 from ppl.site import Site, expand_to_plates, locate
 
@@ -55,7 +56,7 @@ def settle(site: Site) -> Site:
             except NoSampler as error:
                 raise NoSampler(f"{site}: {error}") from None
         enumerated = site.enum_dims and any(name == site.name for _, name in site.enum_dims)
-        if not enumerated and validation.is_validation_enabled():
+        if not enumerated and validation.is_validation_enabled() and not _are_indices(d, site.value):
             check_value(site, d, site.value)
         return site if d is site.distribution else site.replace(distribution=d)
     if site.kind == "param":
@@ -65,6 +66,11 @@ def settle(site: Site) -> Site:
         if site.constraint is not None and validation.is_validation_enabled():
             check_param(site, site.value)
     return site
+
+
+def _are_indices(d: Any, value: Tensor) -> bool:
+    """Whether this is a plate with possible indices: a quicker look than at other values."""
+    return isinstance(d, Subsample) and d.is_possible(value)
 
 
 def check_param(site: Site, value: Tensor) -> None:

@@ -107,7 +107,8 @@ class Trace:
         """The log density of a sample site with its mask but without its scale, of the site's batch shape."""
         found = self._unscaled.get(name)
         if found is None:
-            found = self._unscaled[name] = _log_prob(self.nodes[name])
+            site = self.nodes[name]
+            found = self._unscaled[name] = _log_prob(site, site.fn.log_prob)
         return found
 
     def log_prob(self, name: str) -> Tensor:
@@ -115,6 +116,14 @@ class Trace:
         scale = self.nodes[name].scale
         log_prob = self.unscaled_log_prob(name)
         return log_prob if isinstance(scale, (int, float)) and scale == 1 else log_prob * scale
+
+    def log_prob_of_draw(self, name: str) -> Tensor:
+        """`log_prob` of a reparameterised site, to be differentiated by parameters alone, not by the draw; not kept."""
+        site = self.nodes[name]
+        if not site.drawn or site.intervened or not site.fn.has_rsample:
+            return self.log_prob(name)
+        log_prob = _log_prob(site, site.fn.log_prob_of_draw)
+        return log_prob if isinstance(site.scale, (int, float)) and site.scale == 1 else log_prob * site.scale
 
     def compute_log_prob(self, site_filter: Callable[[str, Site], bool] | None = None) -> dict[str, Tensor]:
         """The scaled and masked log densities of the sample sites (that pass the filter), by name."""
@@ -268,14 +277,14 @@ def masked(log_prob: Tensor, mask: Tensor | bool | None) -> Tensor:
     return zeros if mask is False else torch.where(mask, log_prob, zeros)
 
 
-def _log_prob(site: Site) -> Tensor:
-    """The masked log density of a sample site; ValueError naming the site where the value does not fit."""
+def _log_prob(site: Site, density: Callable[[Tensor], Tensor]) -> Tensor:
+    """The masked log density of a sample site by its distribution's function for it; ValueError naming the site where the value does not fit."""
     d, value, mask = site.fn, site.tensor, site.mask
     if isinstance(mask, Tensor) and site.observed and value.numel():
         value = mask_value(d, value, mask)
     with validation.trusted(inside=mask is None):
         try:
-            log_prob = masked(d.log_prob(value), mask)
+            log_prob = masked(density(value), mask)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{site}: the log density of a value of shape {tuple(value.shape)} under {type(d).__name__} with batch "

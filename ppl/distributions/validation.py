@@ -116,10 +116,11 @@ def check_arguments(d: torch.distributions.Distribution) -> None:
         arg_constraints = d.arg_constraints
     except NotImplementedError:  # a foreign distribution that declares none
         return
+    own = vars(d)
     for name, constraint in arg_constraints.items():
         if constraints.is_dependent(constraint):
             continue
-        if name not in d.__dict__ and isinstance(getattr(type(d), name, None), lazy_property):
+        if name not in own and isinstance(getattr(type(d), name, None), lazy_property):
             continue
         value = getattr(d, name)
         if not isinstance(value, Tensor):

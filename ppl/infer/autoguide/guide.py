@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,16 +124,17 @@ class AutoGuide(nn.Module, ABC):
                 plates[name].dim = frame.dim
         return plates
 
-    @contextlib.contextmanager
-    def within(self, site: Site, plates: Mapping[str, plate]) -> Iterator[None]:
+    def within(self, site: Site, plates: Mapping[str, plate]) -> contextlib.AbstractContextManager[Any]:
         """Enter the plates of a site, and its mask: where the model does not count it, its entropy must not count either."""
+        if not site.plates and site.mask is None:
+            return _NOWHERE
         with contextlib.ExitStack() as stack:
             for frame in site.plates:
                 if frame.dim is not None:
                     stack.enter_context(plates[frame.name])
             if site.mask is not None and self.mask_holds(site):
                 stack.enter_context(mask(mask=site.mask))
-            yield
+            return stack.pop_all()
 
     def mask_holds(self, site: Site) -> bool:
         """Whether a site's mask in the first run is its mask in every run: not within a subsampled plate."""
@@ -169,6 +170,9 @@ class AutoGuide(nn.Module, ABC):
                     f"{type(self).__name__}: call setup(*args) with the model's arguments first, or fit it."
                 )
             self.setup(*args, **kwargs)
+
+
+_NOWHERE = contextlib.nullcontext()
 
 
 def key_of(name: str) -> str:

@@ -119,8 +119,9 @@ class ELBO:
         if not drawn and not any(
             _is_factor(site) for site in guide_trace.nodes.values()
         ):  # pathwise alone is a plain sum
-            log_p = [_checked(model_trace, name) for name, s in model_trace.nodes.items() if s.kind == "sample"]
-            log_q = [_checked(guide_trace, name) for name, s in guide_trace.nodes.items() if s.kind == "sample"]
+            m, q = model_trace, guide_trace
+            log_p = [_checked(m.log_prob(name), s) for name, s in m.nodes.items() if s.kind == "sample"]
+            log_q = [_checked(q.log_prob_of_draw(name), s) for name, s in q.nodes.items() if s.kind == "sample"]
             if not log_p or not log_q:
                 return -sum_all(log_p) if log_p else torch.zeros(())
             return sum_all(log_q) - sum_all(log_p)
@@ -232,10 +233,9 @@ def _repeat(program: Program, count: int, dim: int) -> Program:
     return particles
 
 
-def _checked(trace: Trace, name: str) -> Tensor:
-    log_prob = trace.log_prob(name)
-    if is_validation_enabled():
-        check_dims(log_prob.shape, trace.nodes[name])
+def _checked(log_prob: Tensor, site: Site) -> Tensor:
+    if log_prob.dim() and is_validation_enabled():
+        check_dims(log_prob.shape, site)
     return log_prob
 
 
