@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.nn.functional import threshold
 
 from ppl.distributions.scalar import Scalar
 
@@ -92,7 +93,8 @@ class Bounded(Scalar):
 
 def keep_positive(x: Tensor) -> Tensor:
     """Draws that underflowed, as the smallest normal number."""
-    return x.clamp(min=torch.finfo(x.dtype).tiny)
+    tiny = torch.finfo(x.dtype).tiny
+    return threshold(x, tiny, tiny)  # in less time than clamp, whose gradient takes three operations
 
 
 def keep_inside_unit(x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions import constraints, noise
+from ppl.distributions import constraints, noise, validation
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
 from ppl.tensors.precision import widened
@@ -36,12 +36,12 @@ class Dirichlet(Family, torch.distributions.Dirichlet):
     def log_prob(self, value: Tensor) -> Tensor:
         inside = self._is_inside(value)
         x, a = widened(value), widened(self.concentration)
-        # log x, but 0 where it is not asked for: at an edge that is as likely as any other point, and outside
-        unasked = (x <= 0) & (a == 1)
         if not inside:
-            unasked = unasked | ~(x >= 0)
-        log_x = x.masked_fill(unasked, 1.0).log()
-        log_density = (((a - 1) * log_x).sum(-1) - _log_normaliser(a)).to(self.concentration.dtype)
+            # log x, but 0 where it is not asked for: at an edge that is as likely as any other point, and outside
+            x = torch.where((x > 0) | ((x == 0) & (a != 1)), x, 1.0)
+        elif not validation.holds(constraints.positive, value):
+            x = x.masked_fill((x == 0) & (a == 1), 1.0)
+        log_density = (((a - 1) * x.log()).sum(-1) - _log_normaliser(a)).to(self.concentration.dtype)
         return log_density if inside else torch.where(constraints.simplex.check(value), log_density, -torch.inf)
 
     def conjugate_update(self, other: Dirichlet) -> tuple[Dirichlet, Tensor]:

@@ -143,7 +143,7 @@ class HalfNormal(Half, torch.distributions.HalfNormal, Distribution):
     @staticmethod
     def log_density(z: Tensor) -> Tensor:
         """The log density of a draw of scale 1, at and above 0."""
-        return -_HALF_LOG_HALF_PI - 0.5 * z * z
+        return torch.rsub(z * z, -_HALF_LOG_HALF_PI, alpha=0.5)
 
     @staticmethod
     def below(z: Tensor) -> Tensor:

@@ -118,11 +118,13 @@ def check_arguments(d: torch.distributions.Distribution) -> None:
         return
     own = vars(d)
     for name, constraint in arg_constraints.items():
-        if constraints.is_dependent(constraint):
+        if type(constraint) not in _LOWER_BOUNDED and constraints.is_dependent(constraint):
             continue
-        if name not in own and isinstance(getattr(type(d), name, None), lazy_property):
-            continue
-        value = getattr(d, name)
+        value = own.get(name)
+        if value is None:
+            if isinstance(getattr(type(d), name, None), lazy_property):
+                continue
+            value = getattr(d, name)
         if not isinstance(value, Tensor):
             continue
         if not holds(constraint, value):

@@ -23,12 +23,11 @@ class AutoDelta(AutoGuide):
         self.locs = nn.ParameterDict()
         for latent in self.latents.values():
             site = latent.site
-            self.own(self.locs, site, transform_to(site.fn.support).inv(site.tensor.detach()))
+            self.own(self.locs, site, transform_to(latent.support).inv(site.tensor.detach()))
 
     def _value(self, name: str) -> Tensor:
-        site = self.latents[name].site
-        event = len(site.fn.event_shape)
-        return self.read(self.locs, site, "loc", event, site.fn.support)
+        latent = self.latents[name]
+        return self.read(self.locs, latent.site, "loc", len(latent.site.fn.event_shape), latent.support)
 
     def propose(self, plates: Mapping[str, plate]) -> dict[str, Tensor]:
         drawn = {}

@@ -26,14 +26,16 @@ class Latent:
     """A continuous latent site of the first run, with what its guide needs again and again."""
 
     site: Site
-    transform: Any  # from the reals to the support
+    support: Any
+    transform: Any  # from the reals to it
     first: Tensor  # the first value, mapped to the reals
 
     @classmethod
     def of(cls, site: Site) -> Latent:
         """From a site of the first run."""
-        transform = biject_to(site.fn.support)
-        return cls(site, transform, transform.inv(site.tensor.detach()))
+        support = site.fn.support
+        transform = biject_to(support)
+        return cls(site, support, transform, transform.inv(site.tensor.detach()))
 
     @property
     def event(self) -> int:
