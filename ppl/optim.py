@@ -6,6 +6,8 @@ optimiser.
 
 from __future__ import annotations
 
+import inspect
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -57,10 +59,12 @@ class Optimizer:
             return self.torch_class(groups)
         options = dict(self.optim_args)
         leaves = [leaf for group in groups for leaf in group["params"]]
-        if self.torch_class in _FUSED and not options.keys() & {"foreach", "fused", "differentiable", "capturable"}:
+        made: Any = self.torch_class
+        known = isinstance(made, type) and issubclass(made, _FUSED)
+        if known and not options.keys() & {"foreach", "fused", "differentiable", "capturable"}:
             options["fused"] = all(leaf.is_floating_point() and leaf.device.type in ("cpu", "cuda") for leaf in leaves)
         optimizer = self.torch_class(leaves, **options)
-        if options.get("fused"):
+        if options.get("fused") and not isinstance(optimizer, _Lean):
             optimizer.register_step_post_hook(_count_change)
         return optimizer
 
@@ -89,14 +93,73 @@ class Optimizer:
             torch.nn.utils.clip_grad_value_(leaves, self.clip_args["clip_value"])
 
 
-def _count_change(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+def _count_change(optimizer: torch.optim.Optimizer, args: Any = (), kwargs: Any = None) -> None:
     """Count what a fused kernel does as a change of the parameters, which it omits and caches of transforms rely on."""
     for group in optimizer.param_groups:
-        torch.autograd.graph.increment_version(group["params"])
+        if group.get("fused"):
+            torch.autograd.graph.increment_version(group["params"])
 
 
 # torch's optimisers that update all parameters in one kernel, which takes a third of the time of a small step
-_FUSED = {torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad}
+_FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+
+
+class _Lean(torch.optim.Optimizer):
+    """A mixin for torch's optimisers that leaves out what serves torch.compile and the profiler.
+
+    The first of these imports torch's compiler, which takes over a second; together they take as long as the update of a
+    small model. What updates the parameters is torch's own code.
+    """
+
+    torch_class: type[torch.optim.Optimizer]
+    update: Callable[..., Any]  # torch's step without its wrappers
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+    def step(self, closure: Any = None) -> Any:
+        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
+            loss = self.update(closure)
+        _count_change(self)
+        return loss
+
+    step.hooked = True  # type: ignore[attr-defined]  # torch need not wrap it for the profiler and for hooks
+
+    def register_step_pre_hook(self, hook: Any) -> Any:
+        self._call_hooks()
+        return super().register_step_pre_hook(hook)
+
+    def register_step_post_hook(self, hook: Any) -> Any:
+        self._call_hooks()
+        return super().register_step_post_hook(hook)
+
+    def _call_hooks(self) -> None:
+        step = torch.optim.Optimizer.profile_hook_step(type(self).step)
+        vars(self)["step"] = types.MethodType(step, self)
+
+    def __reduce__(self) -> Any:
+        return _empty, (self.torch_class,), self.__getstate__()
+
+
+_made: dict[type[torch.optim.Optimizer], type[torch.optim.Optimizer]] = {}
+
+
+def _lean(torch_class: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """A class of torch's, made lean; always the same one."""
+    if torch_class not in _made:
+        fields = {
+            "torch_class": torch_class,
+            "update": inspect.unwrap(torch_class.step),
+            "__doc__": torch_class.__doc__,
+        }
+        _made[torch_class] = type(torch_class.__name__, (_Lean, torch_class), fields)
+    return _made[torch_class]
+
+
+def _empty(torch_class: type[torch.optim.Optimizer]) -> torch.optim.Optimizer:
+    cls = _lean(torch_class)
+    return cls.__new__(cls)
 
 
 class _Scheduled(Optimizer):
@@ -148,7 +211,7 @@ class _Scheduled(Optimizer):
 
 
 class _ClippedAdam(torch.optim.Adam):
-    """Adam whose gradient entries are clipped and whose learning rate shrinks by a factor each step."""
+    """Adam whose gradient entries are clipped and whose learning rate shrinks by a factor each step; to be made lean."""
 
     def __init__(self, params: Any, clip_norm: float = 10.0, lrd: float = 1.0, **options: Any) -> None:
         super().__init__(params, **options)
@@ -160,12 +223,12 @@ class _ClippedAdam(torch.optim.Adam):
             for leaf in group["params"]:
                 if leaf.grad is not None:
                     leaf.grad.clamp_(-self.clip_norm, self.clip_norm)
-        return super().step(closure)
+        return inspect.unwrap(torch.optim.Adam.step)(self, closure)
 
 
-def _spelled(torch_class: Callable[..., torch.optim.Optimizer]) -> Callable[..., Optimizer]:
+def _spelled(torch_class: type[torch.optim.Optimizer]) -> Callable[..., Optimizer]:
     def make(optim_args: Options | None = None, clip_args: Mapping[str, float] | None = None) -> Optimizer:
-        return Optimizer(torch_class, optim_args, clip_args)
+        return Optimizer(_lean(torch_class), optim_args, clip_args)
 
     name = torch_class.__name__.strip("_")
     make.__name__ = make.__qualname__ = name
@@ -188,7 +251,7 @@ def _scheduled(torch_scheduler: Callable[..., Any]) -> Callable[..., Optimizer]:
 
 def _clipped_adam(optim_args: Options | None = None) -> Optimizer:
     """Adam with gradient entries clipped to ±`clip_norm` (10) and a learning rate multiplied by `lrd` (1) each step."""
-    return Optimizer(_ClippedAdam, optim_args)
+    return Optimizer(_lean(_ClippedAdam), optim_args)
 
 
 ClippedAdam = _clipped_adam

@@ -36,7 +36,9 @@ class ParamStore:
     # -- reading
 
     def __getitem__(self, name: str) -> Tensor:
-        leaf = self.unconstrained(name)
+        leaf = self._leaves.get(name)
+        if leaf is None:
+            leaf = self.unconstrained(name)  # says what there is
         constraint = self._constraints[name]
         if constraint is constraints.real:
             return leaf
@@ -144,7 +146,10 @@ class ParamStore:
         Raises: ValueError for an unknown parameter without init, for a constraint other than the stored one, for an
             init outside the constraint.
         """
-        another = leaf is not None and leaf is not self._leaves.get(name)
+        stored = self._leaves.get(name)
+        another = leaf is not None and leaf is not stored
+        if stored is not None and not another and (constraint is None or constraint is self._constraints[name]):
+            return self[name]
         if name in self._leaves and not (another and name in self._owned):
             self._check_constraint(name, constraint)
             if another and leaf is not None:  # what is stored came from a file, or was made before the module

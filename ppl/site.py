@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field, fields, make_dataclass
+from operator import attrgetter
+from typing import Any, Literal, Self, cast
 
 from torch import Size, Tensor
 
@@ -184,10 +186,11 @@ class Site:
 
     def replace(self, **changes: Any) -> Self:
         """This site with some fields changed."""
-        new = object.__new__(type(self))
-        for name, get, put in _FIELDS:
-            put(new, changes[name] if name in changes else get(self))
-        return new
+        draft = _Draft(*_contents(self))
+        for name, value in changes.items():
+            setattr(draft, name, value)
+        draft.__class__ = Site
+        return draft  # type: ignore[no-any-return]
 
     @property
     def fn(self) -> Distribution:
@@ -226,10 +229,21 @@ class Site:
         return f"site '{self.name}'" + (f" (in plates {plates})" if plates else "")
 
 
-# (name, getter, setter) of each slot: `replace` is the hottest line of the language
-_FIELDS: list[tuple[str, Callable[[Any], Any], Callable[[Any, Any], None]]] = [
-    (f.name, getattr(Site, f.name).__get__, getattr(Site, f.name).__set__) for f in fields(Site)
-]
+# Sites are made and copied as drafts, which have the same slots, but not frozen: these are the hottest lines of the language.
+_Draft: Any = make_dataclass(
+    "Site", [(f.name, f.type, field(default=f.default)) for f in fields(Site)], slots=True, eq=False
+)
+_contents: Callable[[Site], tuple[Any, ...]] = attrgetter(*(f.name for f in fields(Site)))
+
+
+@functools.wraps(Site.__init__)
+def _write(site: Any, *args: Any, **values: Any) -> None:
+    object.__setattr__(site, "__class__", _Draft)
+    site.__init__(*args, **values)
+    site.__class__ = Site
+
+
+Site.__init__ = cast(Any, _write)  # type: ignore[method-assign]
 
 
 def part_for(site: Site, value: Tensor | None) -> Tensor | None:

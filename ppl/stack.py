@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ppl.distributions import validation
 from ppl.distributions.prototype import NoSampler
+from ppl.distributions.subsample import Subsample
 from ppl.params import get_param_store
 from ppl.site import Site, expand_to_plates, locate
 
@@ -60,7 +61,8 @@ def settle(site: Site) -> Site:
                 return site.replace(distribution=d, value=d(), drawn=True)
             except NoSampler as error:
                 raise NoSampler(f"{site}: {error}") from None
-        if not (enumerated and (site.drawn or d.has_enumerate_support)) and validation.is_validation_enabled():
+        is_given_support = enumerated and (site.drawn or d.has_enumerate_support)
+        if not is_given_support and validation.is_validation_enabled() and not _are_indices(d, site.value):
             check_value(site, d, site.value)
         return site if d is site.distribution else site.replace(distribution=d)
     if site.kind == "param":
@@ -70,6 +72,11 @@ def settle(site: Site) -> Site:
         if site.constraint is not None and validation.is_validation_enabled():
             check_param(site, site.value)
     return site
+
+
+def _are_indices(d: Any, value: Tensor) -> bool:
+    """Whether this is a plate with possible indices: a quicker look than at other values."""
+    return isinstance(d, Subsample) and d.is_possible(value)
 
 
 def check_param(site: Site, value: Tensor) -> None:

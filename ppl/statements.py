@@ -14,11 +14,12 @@ import numpy
 import torch
 from torch import Tensor
 
+from ppl.distributions import constraints
 from ppl.distributions.delta import Unit
 from ppl.distributions.distribution import Distribution
 from ppl.distributions.lifting import lift
 from ppl.distributions.masked import MaskedDistribution
-from ppl.distributions.validation import Invalid, is_validation_enabled
+from ppl.distributions.validation import Invalid, holds, is_validation_enabled
 from ppl.site import Infer, Init, Site
 from ppl.stack import combine_masks, perform
 from ppl.tensors.sharing import unwatched
@@ -159,7 +160,7 @@ def factor(name: str, log_factor: Tensor | float, *, has_rsample: bool | None = 
     elif not log_factor.is_floating_point():
         log_factor = log_factor.to(torch.get_default_dtype())
     d = Unit(log_factor, has_rsample=has_rsample, validate_args=False)
-    if is_validation_enabled() and bool(log_factor.isnan().any()):
+    if is_validation_enabled() and not holds(constraints.real, log_factor):
         raise ValueError(
             f"site '{name}': log_factor is NaN; look for a division by zero or a log of a negative number."
         )

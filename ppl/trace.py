@@ -111,7 +111,8 @@ class Trace:
         """The log density of a sample site with its mask but without its scale, of the site's batch shape."""
         found = self._unscaled.get(name)
         if found is None:
-            found = self._unscaled[name] = _in_plates(self.nodes[name], log_density(self.nodes[name]))
+            site = self.nodes[name]
+            found = self._unscaled[name] = _in_plates(site, log_density(site))
         return found
 
     def compute_together(self) -> None:
@@ -150,6 +151,14 @@ class Trace:
         scale = self.nodes[name].scale
         log_prob = self.unscaled_log_prob(name)
         return log_prob if isinstance(scale, (int, float)) and scale == 1 else log_prob * scale
+
+    def log_prob_of_draw(self, name: str) -> Tensor:
+        """`log_prob` of a reparameterised site, to be differentiated by parameters alone, not by the draw; not kept."""
+        site = self.nodes[name]
+        if not site.drawn or site.intervened or not site.fn.has_rsample:
+            return self.log_prob(name)
+        log_prob = log_density(site, lambda site, value: site.fn.log_prob_of_draw(value))
+        return log_prob if isinstance(site.scale, (int, float)) and site.scale == 1 else log_prob * site.scale
 
     def compute_log_prob(self, site_filter: Callable[[str, Site], bool] | None = None) -> dict[str, Tensor]:
         """The scaled and masked log densities of the sample sites (that pass the filter), by name."""
@@ -322,14 +331,17 @@ def _in_plates(site: Site, log_prob: Tensor) -> Tensor:
     return log_prob if log_prob.shape == shape else log_prob.expand(shape)
 
 
-def log_density(site: Site) -> Tensor:
-    """The masked log density of a sample site; ValueError naming the site where the value does not fit."""
+def log_density(site: Site, density_of: Callable[[Site, Tensor], Tensor] = density) -> Tensor:
+    """The masked log density of a sample site; ValueError naming the site where the value does not fit.
+
+    Args: density_of, how to compute it without the mask.
+    """
     d, value, mask = site.fn, site.tensor, site.mask
     if isinstance(mask, Tensor) and site.observed and value.numel():
         value = mask_value(d, value, mask)
-    with validation.trusted():
+    with validation.trusted(inside=mask is None):
         try:
-            log_prob = masked(density(site, value), mask)
+            log_prob = masked(density_of(site, value), mask)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{site}: the log density of a value of shape {tuple(value.shape)} under {type(d).__name__} with batch "

@@ -1,6 +1,11 @@
 """Optimisers for SVI in all their spellings, against updates by hand."""
 
+import copy
 import math
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -243,3 +248,90 @@ def test_a_fused_step_counts_as_a_change_of_the_parameters():
     before = leaf._version
     optimizer.step()
     assert leaf._version > before
+
+
+# -- without torch's compiler
+
+
+LEAN = [
+    (torch.optim.Adam, {"lr": 0.05, "weight_decay": 0.1, "amsgrad": True}),
+    (torch.optim.AdamW, {"lr": 0.05}),
+    (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True}),
+    (torch.optim.RMSprop, {"lr": 0.05, "centered": True}),
+    (torch.optim.Adagrad, {"lr": 0.05}),
+    (torch.optim.NAdam, {"lr": 0.05}),
+    (torch.optim.LBFGS, {"lr": 0.5}),
+]
+
+
+def leaves_and_loss():
+    generator = torch.Generator().manual_seed(0)
+    leaves = [torch.randn(shape, generator=generator).requires_grad_() for shape in ((), (3,), (2, 5))]
+
+    def loss():
+        for leaf in leaves:
+            leaf.grad = None
+        total = sum(((leaf - 1.0).square() * (leaf + 2.0).cos()).sum() for leaf in leaves)
+        total.backward()
+        return total
+
+    return leaves, loss
+
+
+@pytest.mark.parametrize("fused", [None, False])
+@pytest.mark.parametrize(("torch_class", "options"), LEAN, ids=[c.__name__ for c, _ in LEAN])
+def test_steps_have_the_same_bits_as_torchs(torch_class, options, fused):
+    ours, our_loss = leaves_and_loss()
+    theirs, their_loss = leaves_and_loss()
+    if fused is not None and torch_class in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad):
+        options = {**options, "fused": fused}
+    one = getattr(optim, torch_class.__name__)(options).build([(str(i), leaf) for i, leaf in enumerate(ours)])
+    two = torch_class(theirs, **{**options, **({"fused": True} if one.defaults.get("fused") else {})})
+    for _ in range(10):
+        our_loss(), their_loss()
+        one.step(our_loss if torch_class is torch.optim.LBFGS else None)
+        two.step(their_loss if torch_class is torch.optim.LBFGS else None)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    mine, yours = one.state_dict(), two.state_dict()
+    assert mine["param_groups"] == yours["param_groups"]
+    torch.testing.assert_close(mine["state"], yours["state"], rtol=0, atol=0)
+    two.load_state_dict(mine)
+    one.load_state_dict(yours)
+
+
+def test_hooks_of_a_step_are_called():
+    leaf = torch.zeros(2, requires_grad=True)
+    leaf.grad = torch.ones(2)
+    optimizer = optim.Adam({"lr": 0.1}).build([("leaf", leaf)])
+    seen = []
+    optimizer.register_step_pre_hook(lambda *args: seen.append(leaf.tolist()))
+    optimizer.register_step_post_hook(lambda *args: seen.append(leaf.tolist()))
+    optimizer.step()
+    assert seen == [[0.0, 0.0], pytest.approx([-0.1, -0.1])]
+
+
+def test_optimisers_survive_pickling_and_copying():
+    leaf = torch.zeros(2, requires_grad=True)
+    leaf.grad = torch.ones(2)
+    optimizer = optim.Adam({"lr": 0.1}).build([("leaf", leaf)])
+    optimizer.step()
+    for twin in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)):
+        assert type(twin) is type(optimizer) and isinstance(twin, torch.optim.Adam)
+        (other,) = twin.param_groups[0]["params"]
+        other.grad = torch.ones(2)
+        twin.step()
+        assert other.tolist() == pytest.approx([-0.2, -0.2])
+
+
+def test_the_first_step_does_not_import_torchs_compiler():
+    program = """
+import sys, torch, ppl
+from ppl.infer import SVI
+for optimiser in (ppl.optim.Adam, ppl.optim.ClippedAdam, ppl.optim.SGD, ppl.optim.RMSprop, ppl.optim.AdamW):
+    svi = SVI(lambda: ppl.factor("f", ppl.param("a", torch.tensor(1.0))), lambda: None, optimiser({"lr": 0.1}))
+    svi.step()
+    svi.load_state_dict(svi.state_dict())
+    svi.step()
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(ppl.__file__).parent.parent)

@@ -1,6 +1,7 @@
 """The site: an immutable, typed message."""
 
 import dataclasses
+import pickle
 
 import pytest
 import torch
@@ -118,3 +119,18 @@ def test_describe_nan_names_site_place_and_count():
     assert sentence.startswith("site 'x': the log density is NaN at plate 'data' index 2")
     assert "2 of 5 entries" in sentence
     assert describe_nan(site, torch.zeros(5), "the value") is None
+
+
+def test_a_site_made_by_replace_is_as_frozen_as_any_and_pickles():
+    site = Site("x", "deterministic", value=torch.tensor(1.0)).replace(scale=2.0, observed=True)
+    assert type(site) is Site and (site.scale, site.observed, site.name) == (2.0, True, "x")
+    for change in (lambda: setattr(site, "scale", 3.0), lambda: delattr(site, "scale")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            change()
+    twin = pickle.loads(pickle.dumps(site))
+    assert type(twin) is Site and twin.scale == 2.0
+    assert dataclasses.replace(site, scale=4.0).scale == 4.0
+    with pytest.raises(AttributeError):
+        site.replace(scales=2.0)
+    with pytest.raises(TypeError, match="name"):
+        Site(kind="sample")

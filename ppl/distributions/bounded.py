@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.nn.functional import threshold
 
 from ppl.distributions.scalar import Scalar
 
@@ -34,8 +35,8 @@ class Bounded(Scalar):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density, -inf outside the support."""
         this: Any = self
-        if self._validate_args:
-            this._validate_sample(value)
+        if this._is_inside(value):
+            return self._log_density(value)
         support = self.support
         if support is constraints.nonnegative:
             outside = value < 0
@@ -92,7 +93,8 @@ class Bounded(Scalar):
 
 def keep_positive(x: Tensor) -> Tensor:
     """Draws that underflowed, as the smallest normal number."""
-    return x.clamp(min=torch.finfo(x.dtype).tiny)
+    tiny = torch.finfo(x.dtype).tiny
+    return threshold(x, tiny, tiny)  # in less time than clamp, whose gradient takes three operations
 
 
 def keep_inside_unit(x: Tensor) -> Tensor:

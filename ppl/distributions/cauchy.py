@@ -20,9 +20,9 @@ def _noise(like: Tensor, sample_shape: ShapeLike) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device).cauchy_()
 
 
-def _log_one_plus_square(z: Tensor) -> Tensor:
-    """log(1 + z²), also where z² overflows."""
-    return 2 * torch.hypot(z, torch.ones_like(z)).log()
+def _minus_log_one_plus_square(z: Tensor, constant: float) -> Tensor:
+    """A constant minus log(1 + z²), also where z² overflows."""
+    return torch.rsub(torch.hypot(z, torch.ones_like(z)).log(), constant, alpha=2)
 
 
 class Cauchy(LocationScale, torch.distributions.Cauchy, Distribution):
@@ -34,7 +34,7 @@ class Cauchy(LocationScale, torch.distributions.Cauchy, Distribution):
         return torch.addcmul(self.loc, _noise(self.loc, sample_shape), self.scale)
 
     def _log_density(self, z: Tensor) -> Tensor:
-        return -_LOG_PI - _log_one_plus_square(z)
+        return _minus_log_one_plus_square(z, -_LOG_PI)
 
     def _cdf(self, z: Tensor) -> Tensor:
         return torch.atan2(torch.ones_like(z), -z) / math.pi
@@ -65,7 +65,7 @@ class HalfCauchy(Half, torch.distributions.HalfCauchy, Distribution):
     @staticmethod
     def log_density(z: Tensor) -> Tensor:
         """The log density of a draw of scale 1, at and above 0."""
-        return -_LOG_HALF_PI - _log_one_plus_square(z)
+        return _minus_log_one_plus_square(z, -_LOG_HALF_PI)
 
     @staticmethod
     def below(z: Tensor) -> Tensor:

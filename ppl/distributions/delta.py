@@ -8,7 +8,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-from ppl.distributions.distribution import Distribution, ScoreParts, ShapeLike
+from ppl.distributions.distribution import Distribution, ScoreParts, ShapeLike, broadcast_shape
 
 
 class Delta(Distribution):
@@ -35,8 +35,9 @@ class Delta(Distribution):
         self.v = v
         dtype = v.dtype if v.is_floating_point() else torch.get_default_dtype()
         if not isinstance(log_density, Tensor):
-            log_density = torch.tensor(log_density, dtype=dtype, device=v.device)
-        self.log_density = log_density.expand(batch_shape)
+            self.log_density = torch.full(batch_shape, log_density, dtype=dtype, device=v.device)
+        else:
+            self.log_density = log_density.expand(batch_shape)
         super().__init__(batch_shape, event_shape, validate_args)
 
     @property
@@ -55,13 +56,15 @@ class Delta(Distribution):
         return self._hand_on(new)
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        return self.v.expand((*sample_shape, *self.v.shape))
+        return self.v.expand((*sample_shape, *self.v.shape)) if sample_shape else self.v
 
     def sample(self, sample_shape: ShapeLike = Size()) -> Tensor:
         return self.rsample(sample_shape).detach()
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._check_form(value)
+        if value is self.v:  # its own draw
+            return self.log_density
         here = (value == self.v).flatten(value.dim() - self.event_dim).all(-1) if self.event_dim else value == self.v
         zero = torch.zeros_like(self.log_density)
         return torch.where(here, zero, zero - torch.inf) + self.log_density
@@ -130,7 +133,8 @@ class Unit(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._check_form(value)
-        return self.log_factor.expand(torch.broadcast_shapes(value.shape[:-1], self.batch_shape))
+        shape = broadcast_shape(value.shape[:-1], self.batch_shape)
+        return self.log_factor if self.log_factor.shape == shape else self.log_factor.expand(shape)
 
     def score_parts(self, x: Tensor) -> ScoreParts:
         log_prob = self.log_prob(x)

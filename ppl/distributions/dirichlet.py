@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Size, Tensor
 
-from ppl.distributions import constraints, noise
+from ppl.distributions import constraints, noise, validation
 from ppl.distributions.distribution import ShapeLike
 from ppl.distributions.family import Family
 from ppl.tensors.precision import widened
@@ -34,13 +34,15 @@ class Dirichlet(Family, torch.distributions.Dirichlet):
         return torch.softmax(noise.log_gamma(concentration), -1).clamp(min=tiny)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
+        inside = self._is_inside(value)
         x, a = widened(value), widened(self.concentration)
-        # log x, but 0 where it is not asked for: at an edge that is as likely as any other point, and outside
-        log_x = torch.where((x > 0) | ((x == 0) & (a != 1)), x, 1.0).log()
-        log_density = (((a - 1) * log_x).sum(-1) - _log_normaliser(a)).to(self.concentration.dtype)
-        return torch.where(constraints.simplex.check(value), log_density, -torch.inf)
+        if not inside:
+            # log x, but 0 where it is not asked for: at an edge that is as likely as any other point, and outside
+            x = torch.where((x > 0) | ((x == 0) & (a != 1)), x, 1.0)
+        elif not validation.holds(constraints.positive, value):
+            x = x.masked_fill((x == 0) & (a == 1), 1.0)
+        log_density = (((a - 1) * x.log()).sum(-1) - _log_normaliser(a)).to(self.concentration.dtype)
+        return log_density if inside else torch.where(constraints.simplex.check(value), log_density, -torch.inf)
 
     def conjugate_update(self, other: Dirichlet) -> tuple[Dirichlet, Tensor]:
         """The normalised product of two densities of the same variable, and the log of its integral.

@@ -98,8 +98,14 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
     # Set true by a class whose __init__ differs from torch's but whose fields do not: torch's `expand` serves it and
     # its subclasses without an __init__ of their own.
     expands_without_init = False
+    _is_copied = False  # whether that holds for this class
     # What `expand`, `to_event` and `mask` return: distributions themselves, so that they enter themselves here.
     wrappers: ClassVar[dict[str, Callable[..., Any]]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        owner = next(c for c in cls.__mro__ if "__init__" in vars(c))
+        cls._is_copied = vars(owner).get("expands_without_init", False)
 
     def __init__(
         self,
@@ -141,6 +147,15 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         if not validation.is_trusted():
             validation.check_value(self, value)
 
+    def _is_inside(self, value: Tensor) -> bool:
+        """Check a value where values are to be checked, and say whether it is known to lie in the support."""
+        if not self._validate_args:
+            return False
+        if validation.is_trusted():
+            return validation.is_known_inside()
+        validation.check_value(self, value)
+        return True
+
     def _check_form(self, value: Tensor) -> None:
         """Check that a value is a tensor of a shape that fits, for a distribution whose base checks the rest."""
         if self._validate_args and not validation.is_trusted():
@@ -150,8 +165,7 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
     def _get_checked_instance(self, cls: type, _instance: Any = None) -> Any:
         if _instance is not None:
             return _instance
-        owner = next(c for c in type(self).__mro__ if "__init__" in vars(c))
-        if vars(owner).get("expands_without_init", False):
+        if self._is_copied:
             return self._hand_on(self.__new__(type(self)))
         return self._hand_on(super()._get_checked_instance(cls, _instance))  # type: ignore[no-untyped-call]
 
@@ -261,6 +275,14 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
         if self.has_rsample:
             return ScoreParts(log_prob, 0.0, log_prob)
         return ScoreParts(log_prob, log_prob, 0.0)
+
+    def log_prob_of_draw(self, draw: Tensor) -> Tensor:
+        """The log density at a reparameterised draw of this object, to be differentiated by its parameters alone.
+
+        Equal to `log_prob(draw)`, total derivatives by the parameters included; but a family may leave out what cancels in
+        them, so that derivatives by the draw itself mean nothing.
+        """
+        return self.log_prob(draw)
 
     def conjugate_update(self, other: Any) -> tuple[Any, Tensor]:
         """This density times another one in the same variable, as a distribution and the log integral of the product.

@@ -65,7 +65,8 @@ class Family(Distribution):
                 f"{type(self).__name__}: the batch dims of its arguments do not broadcast: {shapes}."
             ) from None
         for name, tensor in tensors.items():
-            vars(self)[name] = tensor.expand(batch + tensor.shape[tensor.dim() - self._dims[name] :])
+            cut = tensor.dim() - self._dims[name]
+            vars(self)[name] = tensor if tensor.shape[:cut] == batch else tensor.expand(batch + tensor.shape[cut:])
         # not through super: a subclass may also inherit from torch's class, whose __init__ takes other arguments
         torch.distributions.Distribution.__init__(self, batch, Size(event_shape), validate_args=False)
         self._check(validate_args)

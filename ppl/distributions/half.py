@@ -45,9 +45,9 @@ class Half(Bounded):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density, -inf below 0."""
         this: Any = self
-        if self._validate_args:
-            this._validate_sample(value)
-        return torch.where(value >= 0, self.log_density(value / self.scale) - self.scale.log(), -torch.inf)
+        inside = this._is_inside(value)
+        log_density = self.log_density(value / self.scale) - self.scale.log()
+        return log_density if inside else torch.where(value >= 0, log_density, -torch.inf)
 
     def cdf(self, value: Tensor) -> Tensor:
         """The probability of a draw up to the value."""

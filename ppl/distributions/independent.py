@@ -30,6 +30,11 @@ class Independent(Wraps, torch.distributions.Independent[torch.distributions.Dis
             self._validate_sample(value)
         return sum_rightmost(self.base_dist.log_prob(value), self.reinterpreted_batch_ndims)
 
+    def log_prob_of_draw(self, draw: Tensor) -> Tensor:
+        if type(self) is not Independent:
+            return self.log_prob(draw)
+        return sum_rightmost(lift(self.base_dist).log_prob_of_draw(draw), self.reinterpreted_batch_ndims)
+
     @property
     def cardinality(self) -> int:
         """The number of values of the product, which is known also where nobody would list them."""

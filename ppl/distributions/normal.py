@@ -32,8 +32,16 @@ class Normal(LocationScale, torch.distributions.Normal, Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        z = (value - self.loc) / self.scale
-        return torch.addcmul(-_HALF_LOG_2PI - self.scale.log(), z, z, value=-0.5)
+        return self._density_at((value - self.loc) / self.scale)
+
+    def log_prob_of_draw(self, draw: Tensor) -> Tensor:
+        if type(self) is not Normal:  # a class of one's own may draw in another way
+            return self.log_prob(draw)
+        # the noise behind the draw, of which no parameter is part
+        return self._density_at((draw.detach() - self.loc.detach()) / self.scale.detach())
+
+    def _density_at(self, z: Tensor) -> Tensor:
+        return torch.addcmul(torch.rsub(self.scale.log(), -_HALF_LOG_2PI), z, z, value=-0.5)
 
     def _cdf(self, z: Tensor) -> Tensor:
         return ndtr(z)
@@ -85,7 +93,14 @@ class LogNormal(Bounded, torch.distributions.LogNormal, Distribution):
     def _log_density(self, x: Tensor) -> Tensor:
         log = x.log()
         z = (log - self.loc) / self.scale
-        return torch.addcmul(-_HALF_LOG_2PI - self.scale.log() - log, z, z, value=-0.5)
+        return torch.addcmul(torch.rsub(self.scale.log(), -_HALF_LOG_2PI) - log, z, z, value=-0.5)
+
+    def log_prob_of_draw(self, draw: Tensor) -> Tensor:
+        if type(self) is not LogNormal:
+            return self.log_prob(draw)
+        z = (draw.detach().log() - self.loc.detach()) / self.scale.detach()
+        log = torch.addcmul(self.loc, z, self.scale)  # of the draw, as it was made of the noise z
+        return torch.addcmul(torch.rsub(self.scale.log(), -_HALF_LOG_2PI) - log, z, z, value=-0.5)
 
     def _log_cdf(self, x: Tensor) -> Tensor:
         return log_ndtr(self._standardised(x))
@@ -128,7 +143,7 @@ class HalfNormal(Half, torch.distributions.HalfNormal, Distribution):
     @staticmethod
     def log_density(z: Tensor) -> Tensor:
         """The log density of a draw of scale 1, at and above 0."""
-        return -_HALF_LOG_HALF_PI - 0.5 * z * z
+        return torch.rsub(z * z, -_HALF_LOG_HALF_PI, alpha=0.5)
 
     @staticmethod
     def below(z: Tensor) -> Tensor:

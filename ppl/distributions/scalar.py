@@ -75,7 +75,7 @@ class Scalar:
         fields = vars(new)
         for name in self.parameters:
             fields[name] = getattr(this, name).expand(shape)
-        fields["_batch_shape"], fields["_event_shape"] = shape, Size()
+        fields["_batch_shape"], fields["_event_shape"] = shape, _SCALAR
         fields["_validate_args"] = this._validate_args
         return new
 

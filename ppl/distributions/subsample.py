@@ -21,7 +21,7 @@ class Subsample(Distribution):
 
     def __init__(self, size: int, subsample_size: int, device: torch.device | str | None = None) -> None:
         self.size, self.subsample_size, self.device = size, subsample_size, device
-        super().__init__(Size(), Size((subsample_size,)), validate_args=False)
+        vars(self).update(_batch_shape=Size(), _event_shape=Size((subsample_size,)), _validate_args=False)
 
     @property
     def support(self) -> Any:
@@ -33,6 +33,13 @@ class Subsample(Distribution):
         if self.subsample_size == self.size:
             return torch.arange(self.size, device=self.device)
         return torch.randperm(self.size, device=self.device)[: self.subsample_size].clone()
+
+    def is_possible(self, value: Tensor) -> bool:
+        """Whether a value is that many indices; a quick look, for the many plates that are replayed."""
+        if value.shape != self.event_shape or value.dtype != torch.int64 or not self.subsample_size:
+            return False
+        low, high = value.aminmax()
+        return low.item() >= 0 and high.item() < self.size
 
     def log_prob(self, value: Tensor) -> Tensor:
         return torch.zeros((), device=value.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -110,6 +110,14 @@ class TransformedDistribution(Wraps, torch.distributions.TransformedDistribution
         return x
 
     def log_prob(self, value: Tensor) -> Tensor:
+        return self._pulled_back(value, self.base_dist.log_prob)
+
+    def log_prob_of_draw(self, draw: Tensor) -> Tensor:
+        if type(self) is not TransformedDistribution:  # one of its families may draw in another way
+            return self.log_prob(draw)
+        return self._pulled_back(draw, lift(self.base_dist).log_prob_of_draw)
+
+    def _pulled_back(self, value: Tensor, base_log_prob: Callable[[Tensor], Tensor]) -> Tensor:
         checked = self._validate_args or (validation.is_trusted() and validation.is_validation_enabled())
         if self._validate_args:
             self._validate_sample(value)
@@ -131,7 +139,7 @@ class TransformedDistribution(Wraps, torch.distributions.TransformedDistribution
             log_det = transform.log_abs_det_jacobian(x, y)
             log_prob = log_prob - sum_rightmost(log_det, event_dim - transform.domain.event_dim)
             y = x
-        log_prob = log_prob + sum_rightmost(self.base_dist.log_prob(y), event_dim - len(self.base_dist.event_shape))
+        log_prob = log_prob + sum_rightmost(base_log_prob(y), event_dim - len(self.base_dist.event_shape))
         return log_prob if inside is None else torch.where(inside, log_prob, -torch.inf)
 
     def _sign(self) -> Any:

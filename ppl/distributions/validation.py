@@ -14,7 +14,8 @@ from torch.distributions.utils import lazy_property
 
 _default = __debug__
 _scoped: ContextVar[bool | None] = ContextVar("ppl_validation", default=None)
-_trusted: ContextVar[bool] = ContextVar("ppl_trusted", default=False)
+# whether values need no check, and then whether they are known to lie in the support
+_trusted: ContextVar[bool | None] = ContextVar("ppl_trusted", default=None)
 
 # The language sets this to "is a program running?", so that a distribution built inside a program with bad
 # arguments can wait for its `sample` statement and be reported with the site's name.
@@ -44,10 +45,16 @@ def validation_enabled(is_validate: bool = True) -> Iterator[None]:
 
 
 class trusted:
-    """Skip the check of values passed to `log_prob` in a block: the statement that made them has checked them."""
+    """Skip the check of values passed to `log_prob` in a block: the statement that made them has checked them.
+
+    Args: inside, whether they have passed everywhere, no mask having excused an entry.
+    """
+
+    def __init__(self, inside: bool = False) -> None:
+        self.inside = inside
 
     def __enter__(self) -> None:
-        self.token = _trusted.set(True)
+        self.token = _trusted.set(self.inside)
 
     def __exit__(self, *exc: object) -> None:
         _trusted.reset(self.token)
@@ -109,12 +116,15 @@ def check_arguments(d: torch.distributions.Distribution) -> None:
         arg_constraints = d.arg_constraints
     except NotImplementedError:  # a foreign distribution that declares none
         return
+    own = vars(d)
     for name, constraint in arg_constraints.items():
-        if constraints.is_dependent(constraint):
+        if type(constraint) not in _LOWER_BOUNDED and constraints.is_dependent(constraint):
             continue
-        if name not in d.__dict__ and isinstance(getattr(type(d), name, None), lazy_property):
-            continue
-        value = getattr(d, name)
+        value = own.get(name)
+        if value is None:
+            if isinstance(getattr(type(d), name, None), lazy_property):
+                continue
+            value = getattr(d, name)
         if not isinstance(value, Tensor):
             continue
         if not holds(constraint, value):
@@ -133,27 +143,35 @@ def holds(constraint: Any, value: Tensor) -> bool:
 
     Bounds need only the extremes, which takes one operation instead of three; NaN is an extreme, too.
     """
-    if value.numel() == 0:
+    count = value.numel()
+    if count == 0:
         return True
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint
     kind = type(constraint)
     if kind in _LOWER_BOUNDED:
-        low = value.min().item()
+        low = value.item() if count == 1 and value.is_floating_point() else value.min().item()
         if kind is _Real:
             return low == low
         bound = constraint.lower_bound
         if isinstance(bound, (int, float)):
             return low >= bound if kind is constraints.greater_than_eq else low > bound
-    elif kind is constraints.interval and all(
-        isinstance(bound, (int, float)) for bound in (constraint.lower_bound, constraint.upper_bound)
-    ):
-        low, high = (extreme.item() for extreme in value.aminmax())
-        return bool(constraint.lower_bound <= low and high <= constraint.upper_bound)
+    elif kind is constraints.interval or (kind is _IntegerInterval and value.dtype in _INTEGERS):
+        bounds = constraint.lower_bound, constraint.upper_bound
+        if all(isinstance(bound, (int, float)) for bound in bounds):
+            low, high = (extreme.item() for extreme in value.aminmax())
+            return bool(bounds[0] <= low and high <= bounds[1])
+    elif kind is _Simplex and value.is_floating_point():
+        low, high = (extreme.item() for extreme in value.sum(-1).aminmax())
+        return bool(high - 1 < _SUM_ERROR and 1 - low < _SUM_ERROR and value.min().item() >= 0)
     return bool(constraint.check(value).all())
 
 
 _Real = type(constraints.real)
+_Simplex = type(constraints.simplex)
+_IntegerInterval = constraints.integer_interval
+_INTEGERS = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
+_SUM_ERROR = 1e-6  # as in constraints.simplex
 _LOWER_BOUNDED = {_Real, constraints.greater_than, constraints.greater_than_eq}
 
 
@@ -257,4 +275,9 @@ def bad_entries(d: torch.distributions.Distribution, value: Tensor) -> Tensor | 
 
 def is_trusted() -> bool:
     """Whether `log_prob` may skip its check of the value."""
-    return _trusted.get()
+    return _trusted.get() is not None
+
+
+def is_known_inside() -> bool:
+    """Whether the statement that made a value has checked that it lies in the support."""
+    return _trusted.get() is True and is_validation_enabled()

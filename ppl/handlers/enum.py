@@ -139,7 +139,8 @@ class enum(Handler):
                     self._check_free(name, dim, live, site)
                     drawn = next((a.num_samples for a in self._given if a.name == name), None)
                     self._add(Axis(name, dim, site.steps, drawn), live)
-        return perform(site.replace(enum_dims=self._dims(live, site)))
+        dims = self._dims(live, site)
+        return perform(site if dims == site.enum_dims else site.replace(enum_dims=dims))
 
     def _dims(self, live: list[Axis], site: Site) -> tuple[tuple[int, str], ...]:
         dims = [(a.dim, a.name) for a in live]

@@ -90,7 +90,7 @@ def _moved(recorded: Site, here: tuple[Frame, ...]) -> Tensor:
 
 def _check_shape(site: Site) -> None:
     """The replayed value must not be smaller than the site: a draw shared between repetitions is another model."""
-    if any(name == site.name for _, name in site.enum_dims):  # a support, which broadcasts over the plates
+    if not site.plates or any(name == site.name for _, name in site.enum_dims):  # a support broadcasts over the plates
         return
     value, d = site.tensor, site.fn
     batch = value.shape[: value.dim() - len(d.event_shape)]

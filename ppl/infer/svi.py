@@ -183,8 +183,11 @@ class SVI:
                 ) from cause
 
     def _check_gradients(self, loss: float) -> None:
-        grads = [leaf.grad.sum() for _, leaf in self._trained if leaf.grad is not None]
-        if not grads or math.isfinite(torch.stack(grads).sum().item() if len(grads) > 1 else grads[0].item()):
+        sums = [g.sum() if g.dim() else g for _, leaf in self._trained if (g := leaf.grad) is not None]
+        if all(s.is_cpu for s in sums):
+            if all(math.isfinite(s.item()) for s in sums):
+                return
+        elif math.isfinite(torch.stack(sums).sum().item()):  # one transfer from the device
             return
         for name, leaf in self._trained:
             if leaf.grad is not None and not bool(leaf.grad.isfinite().all()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,9 @@ from torch.distributions import Distribution as TorchDistribution
 
 import ppl
 import ppl.distributions as dist
+from ppl.distributions import constraints
+from ppl.distributions.validation import holds, validation_enabled
+from ppl.handlers import mask, substitute, trace
 
 
 @pytest.fixture(autouse=True)
@@ -249,3 +253,53 @@ def test_switched_off_in_a_program_too() -> None:
 def test_arguments_of_another_type(argument: Any, name: str) -> None:
     with pytest.raises(ValueError, match=f"Normal: arguments must be numbers or tensors, but got {name}"):
         dist.Normal(argument, 1.0)
+
+
+EDGES = (math.nan, math.inf, -math.inf, -1.0, -0.0, 0.0, 1e-40, 0.5, 1.0, 1.5, 2.0, 3.0)
+SUMS = (1.0, 1 + 9e-7, 1 - 9e-7, 1 + 1.1e-6, 1 - 1.1e-6, math.nan, math.inf)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        constraints.real,
+        constraints.positive,
+        constraints.nonnegative,
+        constraints.unit_interval,
+        constraints.integer_interval(0, 2),
+        constraints.boolean,
+        constraints.nonnegative_integer,
+    ],
+    ids=str,
+)
+def test_the_quick_look_agrees_with_the_constraint(constraint: Any, dtype: torch.dtype) -> None:
+    for first in EDGES:
+        for second in EDGES:
+            if not dtype.is_floating_point and not (math.isfinite(first) and math.isfinite(second)):
+                continue
+            for value in (torch.tensor(first).to(dtype), torch.tensor([first, second]).to(dtype)):
+                assert holds(constraint, value) == bool(constraint.check(value).all()), value
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_quick_look_at_a_simplex_agrees_with_the_constraint(dtype: torch.dtype) -> None:
+    for total in SUMS:
+        for other in SUMS:
+            for low in (0.0, -1e-9, 0.2):
+                value = torch.tensor([[low, total - low], [0.5, other - 0.5]], dtype=dtype)
+                assert holds(constraints.simplex, value) == bool(constraints.simplex.check(value).all()), value
+
+
+@pytest.mark.parametrize("build", [dist.HalfNormal, dist.HalfCauchy, dist.Exponential, lambda s: dist.LogNormal(s, s)])
+def test_an_impossible_value_under_a_mask_has_no_density_and_no_gradient(build: Callable[..., Any]) -> None:
+    scale = torch.tensor([1.0, 2.0]).requires_grad_()
+    value = torch.tensor([0.5, -3.0])
+    with trace() as record, substitute(data={"x": value}), ppl.plate("p", 2), mask(mask=torch.tensor([True, False])):
+        ppl.sample("x", build(scale))
+    log_prob = record.log_prob("x")
+    (gradient,) = torch.autograd.grad(log_prob.sum(), scale)
+    assert log_prob[1] == 0 and gradient[1] == 0 and bool(gradient.isfinite().all())
+    with validation_enabled(False), trace() as record, substitute(data={"x": value}), ppl.plate("p", 2):
+        ppl.sample("x", build(scale))
+        assert record.log_prob("x")[1] == -math.inf

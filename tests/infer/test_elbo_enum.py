@@ -9,7 +9,7 @@ import ppl
 import ppl.distributions as dist
 from ppl.distributions import constraints
 from ppl.handlers import mask, scale
-from ppl.infer import TraceEnum_ELBO, config_enumerate
+from ppl.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
 
 MARKED = ["parallel", "sequential"]
 LEVELS = torch.tensor([-1.0, 0.4, 2.0])
@@ -577,3 +577,23 @@ def test_a_small_max_plate_nesting_with_vectorised_particles_is_an_error_that_sa
     elbo = TraceEnum_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1)
     with pytest.raises(ValueError, match="at least 2"):
         elbo.loss(grid(("parallel",) * 3), nothing, DATA)
+
+
+@pytest.mark.parametrize("has_rsample", [True, False])
+def test_without_enumerated_sites_it_is_trace_elbo(has_rsample):
+    def model():
+        x = ppl.sample("x", dist.Normal(0.0, 1.0))
+        with ppl.plate("data", 3):
+            ppl.sample("y", dist.Normal(x, 1.0), obs=torch.tensor([0.5, 1.0, -2.0]))
+
+    loc = torch.tensor(0.3).requires_grad_()
+
+    def guide():
+        ppl.sample("x", dist.Normal(loc, 0.7).has_rsample_(has_rsample))
+
+    found = []
+    for loss in (Trace_ELBO(), TraceEnum_ELBO()):
+        torch.manual_seed(0)
+        value = loss(model, guide)
+        found.append((value.item(), torch.autograd.grad(value, loc)[0].item()))
+    assert found[0] == found[1]

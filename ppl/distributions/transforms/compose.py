@@ -184,14 +184,15 @@ class IndependentTransform(Combinator, torch.distributions.transforms.Independen
             self.base_transform.clear_cache()
 
     def __call__(self, x: Tensor) -> Tensor:
-        self._check(x, self.domain.event_dim)
+        self._check(x, self.base_transform.domain)
         return self.base_transform(x)  # type: ignore[no-any-return]
 
     def _inv_call(self, y: Tensor) -> Tensor:
-        self._check(y, self.codomain.event_dim)
+        self._check(y, self.base_transform.codomain)
         return self.base_transform.inv(y)  # type: ignore[no-any-return]
 
-    def _check(self, value: Tensor, event_dim: int) -> None:
+    def _check(self, value: Tensor, base: Any) -> None:
+        event_dim = base.event_dim + self.reinterpreted_batch_ndims
         if value.dim() < event_dim:
             raise ValueError(f"{self!r} needs at least {event_dim} dims, got the shape {tuple(value.shape)}.")
 

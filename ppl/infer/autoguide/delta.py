@@ -23,18 +23,18 @@ class AutoDelta(AutoGuide):
         self.locs = nn.ParameterDict()
         for latent in self.latents.values():
             site = latent.site
-            self.own(self.locs, site, transform_to(site.fn.support).inv(site.tensor.detach()))
+            self.own(self.locs, site, transform_to(latent.support).inv(site.tensor.detach()))
 
     def _value(self, name: str) -> Tensor:
-        site = self.latents[name].site
-        event = len(site.fn.event_shape)
-        return self.read(self.locs, site, "loc", event, site.fn.support)
+        latent = self.latents[name]
+        return self.read(self.locs, latent.site, "loc", len(latent.site.fn.event_shape), latent.support)
 
     def propose(self, plates: Mapping[str, plate]) -> dict[str, Tensor]:
         drawn = {}
         for name, latent in self.latents.items():
             with self.within(latent.site, plates):
-                drawn[name] = sample(name, Delta(self._value(name), event_dim=len(latent.site.fn.event_shape)))
+                value, event = self._value(name), len(latent.site.fn.event_shape)
+                drawn[name] = sample(name, Delta(value, event_dim=event, validate_args=False))
         return drawn
 
     def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:

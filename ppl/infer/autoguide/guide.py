@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +26,16 @@ class Latent:
     """A continuous latent site of the first run, with what its guide needs again and again."""
 
     site: Site
-    transform: Any  # from the reals to the support
+    support: Any
+    transform: Any  # from the reals to it
     first: Tensor  # the first value, mapped to the reals
 
     @classmethod
     def of(cls, site: Site) -> Latent:
         """From a site of the first run."""
-        transform = biject_to(site.fn.support)
-        return cls(site, transform, transform.inv(site.tensor.detach()))
+        support = site.fn.support
+        transform = biject_to(support)
+        return cls(site, support, transform, transform.inv(site.tensor.detach()))
 
     @property
     def event(self) -> int:
@@ -124,9 +126,10 @@ class AutoGuide(nn.Module, ABC):
                 plates[name].dim = frame.dim
         return plates
 
-    @contextlib.contextmanager
-    def within(self, site: Site, plates: Mapping[str, plate]) -> Iterator[None]:
+    def within(self, site: Site, plates: Mapping[str, plate]) -> contextlib.AbstractContextManager[Any]:
         """Enter the plates of a site, and its mask: where the model does not count it, its entropy must not count either."""
+        if not site.plates and site.mask is None and not site.spans:
+            return _NOWHERE
         with contextlib.ExitStack() as stack:
             for frame in site.plates:
                 if frame.dim is not None:
@@ -135,7 +138,7 @@ class AutoGuide(nn.Module, ABC):
                 stack.enter_context(mask(mask=site.mask))
             if site.spans:
                 stack.enter_context(_along(site.spans))
-            yield
+            return stack.pop_all()
 
     def mask_holds(self, site: Site) -> bool:
         """Whether a site's mask in the first run is its mask in every run: not within a subsampled plate."""
@@ -182,6 +185,9 @@ class _along(Handler):
 
     def handle(self, site: Site) -> Site:
         return perform(site.replace(spans=self.spans) if site.kind == "sample" else site)
+
+
+_NOWHERE = contextlib.nullcontext()
 
 
 def key_of(name: str) -> str:

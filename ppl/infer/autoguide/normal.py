@@ -44,7 +44,7 @@ class AutoNormal(AutoGuide):
         transform = latent.transform
         while isinstance(transform, transforms.IndependentTransform):
             transform = transform.base_transform
-        if isinstance(transform, transforms.ExpTransform):
+        if _is_exp(transform):
             return LogNormal(loc, scale, validate_args=False).to_event(latent.event)  # type: ignore[no-any-return]
         base = Normal(loc, scale, validate_args=False).to_event(latent.event)
         if transform == transforms.identity_transform:
@@ -76,3 +76,10 @@ class AutoNormal(AutoGuide):
             z = torch.special.ndtri(q).reshape((-1,) + (1,) * loc.dim())
             found[name] = latent.transform(loc + scale * z)
         return found
+
+
+def _is_exp(transform: Any) -> bool:
+    """Whether a transform is the exponential function, whatever set it was made for."""
+    if isinstance(transform, transforms.GreaterThanTransform):
+        return isinstance(transform.lower_bound, (int, float)) and transform.lower_bound == 0
+    return isinstance(transform, transforms.ExpTransform)

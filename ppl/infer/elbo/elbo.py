@@ -117,12 +117,17 @@ class ELBO:
         guide_trace = run(guide, args, kwargs)
         model_trace = run(replay(model, guide_trace), args, kwargs)
         self._check(model_trace, guide_trace, frozenset())
+        return self._of_draws(model_trace, guide_trace)
+
+    def _of_draws(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
+        """The loss of two runs in which nothing is enumerated."""
         drawn = guide_trace.nonreparam_stochastic_nodes
         if not drawn and not any(
             _is_factor(site) for site in guide_trace.nodes.values()
         ):  # pathwise alone is a plain sum
-            log_p = [_checked(model_trace, name) for name, s in model_trace.nodes.items() if s.kind == "sample"]
-            log_q = [_checked(guide_trace, name) for name, s in guide_trace.nodes.items() if s.kind == "sample"]
+            m, q = model_trace, guide_trace
+            log_p = [_checked(m.log_prob(name), s) for name, s in m.nodes.items() if s.kind == "sample"]
+            log_q = [_checked(q.log_prob_of_draw(name), s) for name, s in q.nodes.items() if s.kind == "sample"]
             if not log_p or not log_q:
                 return -sum_all(log_p) if log_p else torch.zeros(())
             return sum_all(log_q) - sum_all(log_p)
@@ -151,10 +156,7 @@ class ELBO:
             _check_guide(guide_trace, summed)
             enumerated = frozenset(summed).union(chosen)
             guide_axes |= enumerated
-            guides.append((chosen, self._guide_terms(guide_trace, enumerated)))
             outside = self._outside(guide_trace, enumerated)
-            _grow(sizes_of_guide, guided.sizes)
-            _join(sources_of_guide, guided.sources)
             # of what the model draws, each of the guide's draws has a set of its own where these are averaged
             axes = tuple(
                 Axis(name, dim, (), guide_trace[name].infer.num_samples if self.sums_guide else None)
@@ -172,6 +174,8 @@ class ELBO:
                 model_trace, _ = ran.result
                 names = enumerated.union(ran.chosen, enumerated_sites(model_trace))
                 self._check(model_trace, guide_trace, names)
+                if not names and not _draws_sets(model_trace, guide_trace):  # there are no other runs
+                    return self._of_draws(model_trace, guide_trace)
                 terms = model_terms(model_trace, Terms(), names - outside)
                 terms.timelines = find_timelines(model_trace, names - outside)
                 models.append(({**chosen, **ran.chosen}, terms))
@@ -179,6 +183,9 @@ class ELBO:
                 _join(sources, ran.sources)
                 for name in names:
                     home.update(homes((guide_trace if name in guide_trace else model_trace)[name]))
+            guides.append((chosen, self._guide_terms(guide_trace, enumerated)))
+            _grow(sizes_of_guide, guided.sizes)
+            _join(sources_of_guide, guided.sources)
         terms = _stack(models, sizes, sources, ("model", "scaled", "scores"))
         proposed = _stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights", "scaled"))
         averaged = frozenset[str]() if self.sums_guide else guide_axes
@@ -264,6 +271,11 @@ def _run_enumerated(
     return record, handler.left
 
 
+def _draws_sets(*traces: Trace) -> bool:
+    """Whether some sites are marked for draws in place of their supports."""
+    return any(site.infer.num_samples is not None for trace in traces for site in trace.nodes.values())
+
+
 def _check_guide(guide: Trace, enumerated: list[str]) -> None:
     """Scans are the model's alone."""
     for name in enumerated:
@@ -282,10 +294,9 @@ def _repeat(program: Program, count: int, dim: int) -> Program:
     return particles
 
 
-def _checked(trace: Trace, name: str) -> Tensor:
-    log_prob = trace.log_prob(name)
-    if is_validation_enabled():
-        check_dims(log_prob.shape, trace.nodes[name])
+def _checked(log_prob: Tensor, site: Site) -> Tensor:
+    if log_prob.dim() and is_validation_enabled():
+        check_dims(log_prob.shape, site)
     return log_prob
 
 

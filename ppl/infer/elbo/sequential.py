@@ -40,12 +40,12 @@ class Run(Generic[T]):
 class choose(Handler):
     """Give the sites marked `sequential` the values on one path through the tree of their choices.
 
-    Args: provenance, tracks what depends on the choices, while it is active.
+    Args: provenance, tracks what depends on the choices, while it is active; is_watched, whether it is.
     """
 
-    def __init__(self, path: Sequence[int], provenance: Provenance) -> None:
+    def __init__(self, path: Sequence[int], provenance: Provenance, is_watched: bool) -> None:
         super().__init__()
-        self.path, self.provenance = path, provenance
+        self.path, self.provenance, self.is_watched = path, provenance, is_watched
         self._blind = not provenance.is_used  # in the run that finds the first choice nothing is tracked
         self.chosen: Assignment = {}
         self.sizes: list[int] = []
@@ -55,10 +55,15 @@ class choose(Handler):
         if site.kind != "sample":
             return perform(site)
         marked = site.infer.enumerate == "sequential" and site.value is None and not site.observed
-        known = self.provenance.of((site.distribution, site.mask, site.scale)) | self.provenance.control
+        if self.is_watched:
+            known = self.provenance.of((site.distribution, site.mask, site.scale)) | self.provenance.control
+        else:
+            known = frozenset()
         if known or (self.chosen and self._blind):
             site = site.replace(branch=True)
         done = self._decide(site) if marked else perform(site)
+        if not marked and not self.is_watched:
+            return done
         seen = (site.distribution, site.mask, site.scale, done.value)
         names = self.provenance.of(seen) | self.provenance.control
         if marked:
@@ -96,7 +101,7 @@ def runs(program: Callable[[], T], provenance: Provenance) -> Iterator[Run[T]]:
         if path:
             torch.set_rng_state(start)
         provenance.control = frozenset()
-        with provenance if tracked else contextlib.nullcontext(), choose(path, provenance) as chooser:
+        with provenance if tracked else contextlib.nullcontext(), choose(path, provenance, tracked) as chooser:
             result = program()
         if chooser.chosen and not tracked:  # the first run met a choice: do it again and watch
             tracked = True
