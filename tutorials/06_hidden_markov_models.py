@@ -461,18 +461,21 @@ print(picture)
 heading("7. Two steps back")
 
 
+TOGETHER = {"enumerate": "parallel"}  # what config_enumerate marks sites with; one may write it
+
+
 def regimes2(leave, mean, spread, memory, y, history=2):
     move = torch.stack([torch.stack([1 - leave[0], leave[0]]), torch.stack([leave[1], 1 - leave[1]])])
 
     def step(carry, y):
         (z1, y1), (z2, y2) = carry  # of the last step, and of the one before
-        z = ppl.sample("z", dist.Categorical(move[z1]))
+        z = ppl.sample("z", dist.Categorical(move[z1]), infer=TOGETHER)
         expected = mean[z] + memory[0] * (y1 - mean[z1]) + memory[1] * (y2 - mean[z2])
         ppl.sample("y", dist.Normal(expected, spread[z]), obs=y)
         return ((z, y), (z1, y1)), None
 
-    first = ppl.sample("z_0", dist.Categorical(torch.stack([leave[1], leave[0]]) / leave.sum()))
-    second = ppl.sample("z_1", dist.Categorical(move[first]))
+    first = ppl.sample("z_0", dist.Categorical(torch.stack([leave[1], leave[0]]) / leave.sum()), infer=TOGETHER)
+    second = ppl.sample("z_1", dist.Categorical(move[first]), infer=TOGETHER)
     ppl.scan(step, ((second, y[1]), (first, y[0])), y[2:], history=history)
 
 
