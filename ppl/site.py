@@ -13,6 +13,7 @@ from ppl.distributions.validation import describe_entries
 
 Kind = Literal["sample", "param", "deterministic", "plate", "subsample"]
 Enumerate = Literal["parallel", "sequential"]
+TensorMonteCarlo = Literal["diagonal", "mixture"]
 Init = Tensor | float | Callable[[], Tensor] | None
 
 
@@ -37,7 +38,7 @@ class Frame:
 class Step:
     """One step of a `markov` loop around a site."""
 
-    loop: int  # which loop, counted in the order of their creation
+    loop: int  # which loop: any number of its own on the way, and in a trace the order in which the run met them
     step: int  # how many steps have passed
     history: int  # how many earlier steps this one may depend on
 
@@ -85,9 +86,11 @@ class Infer:
     """What a user may ask of inference at one site: `sample(…, infer={"enumerate": "parallel"})`."""
 
     enumerate: Enumerate | None = None  # sum over the site's support instead of drawing
-    expand: bool = False  # enumerate with a full batch shape, where False keeps the values small
+    expand: bool = False  # enumerate with a full batch shape, where False keeps the values small; draws always have it
     baseline: Baseline = Baseline()
     is_auxiliary: bool = False  # a guide's site that the model does not have
+    num_samples: int | None = None  # enumerated in parallel: as many draws, alike in weight, instead of the support
+    tmc: TensorMonteCarlo | None = None  # how draws follow their parents' draws; None: a set for each of these
 
     @classmethod
     def of(cls, options: Infer | Mapping[str, Any] | None, site: str = "") -> Infer:
@@ -123,9 +126,25 @@ class Infer:
                 f"site '{site}': infer['enumerate'] must be 'parallel', 'sequential' or None, "
                 f"got {values['enumerate']!r}."
             )
+        _check_num_samples(values, site)
         if not isinstance(options.get("baseline"), Baseline):
             values["baseline"] = Baseline(**baseline)
         return Infer(**values)
+
+
+def _check_num_samples(values: Mapping[str, Any], site: str) -> None:
+    count = values["num_samples"]
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        raise ValueError(
+            f"site '{site}': infer['num_samples'] must be a positive int, or None for the whole support, got {count!r}."
+        )
+    if count is not None and values["enumerate"] == "sequential":
+        raise ValueError(
+            f"site '{site}': infer['num_samples'] is for parallel enumeration, but the site is marked 'sequential'. Write "
+            f"infer={{'enumerate': 'parallel', 'num_samples': {count}}}."
+        )
+    if values["tmc"] not in (None, "diagonal", "mixture"):
+        raise ValueError(f"site '{site}': infer['tmc'] must be 'diagonal', 'mixture' or None, got {values['tmc']!r}.")
 
 
 NO_OPTIONS = Infer()
@@ -149,7 +168,9 @@ class Site:
     mask: Tensor | bool | None = None  # where the log density counts; None is everywhere
     infer: Infer = NO_OPTIONS
     enum_dims: tuple[tuple[int, str], ...] = ()  # the enumeration dims in use here: (negative dim, enumerated site)
+    mixed: tuple[str, ...] = ()  # the enumerated sites over whose draws the proposal of this one's draws is a mixture
     steps: tuple[Step, ...] = ()  # the markov steps around the site, outermost first
+    branch: bool = False  # whether this is one of several runs, for the choices that this site is or depends on
     moments: tuple[Moment, ...] = ()  # the steps of the running scans around the site, outermost first
     spans: tuple[Span, ...] = ()  # of a recorded site: the scans whose steps lie along its first dims, outermost first
     step_of: str = ""  # of a step that is recorded by itself: the site's name in the scan

@@ -55,7 +55,7 @@ def settle(site: Site) -> Site:
             except NoSampler as error:
                 raise NoSampler(f"{site}: {error}") from None
         enumerated = site.enum_dims and any(name == site.name for _, name in site.enum_dims)
-        if not enumerated and validation.is_validation_enabled():
+        if not (enumerated and (site.drawn or d.has_enumerate_support)) and validation.is_validation_enabled():
             check_value(site, d, site.value)
         return site if d is site.distribution else site.replace(distribution=d)
     if site.kind == "param":
@@ -94,12 +94,13 @@ def check_value(site: Site, d: Any, value: Tensor) -> None:
     except (ValueError, RuntimeError) as error:
         what = "obs" if site.observed else "value"
         raise ValueError(f"{site}: {what} does not fit. {error}{hint_at_subsample(site, d, value, what)}") from error
-    if bad is None:
-        return
+    if bad is None or site.mask is False or site.branch or not site.recorded:
+        return  # where the support depends on a choice, the value may lie inside for another than this run's
     if isinstance(site.mask, Tensor):
         bad = bad & site.mask
-    elif site.mask is False:
-        return
+    for dim, _ in site.enum_dims:  # a support that depends on a choice need not hold the value for every choice
+        if -dim <= bad.dim():
+            bad = bad.all(dim, keepdim=True)
     if bool(bad.any()):
         what = "obs" if site.observed else "value"
         raise ValueError(

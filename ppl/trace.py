@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl.distributions import validation
 from ppl.distributions.distribution import ScoreParts
 from ppl.distributions.masked import mask_value
+from ppl.distributions.prototype import has_varying_support, log_prob_anywhere
 from ppl.distributions.subsample import same_plate
 from ppl.site import Site, describe_nan
 
@@ -271,6 +272,17 @@ def masked(log_prob: Tensor, mask: Tensor | bool | None) -> Tensor:
     return zeros if mask is False else torch.where(mask, log_prob, zeros)
 
 
+def density(site: Site, value: Tensor) -> Tensor:
+    """The log density of a value at a sample site, without its mask.
+
+    Where the support depends on a choice, the value may lie outside for some choices, and has -inf there.
+    """
+    d = site.fn
+    if site.branch or (site.enum_dims and has_varying_support(d)):
+        return log_prob_anywhere(d, value)
+    return d.log_prob(value)
+
+
 def log_density(site: Site) -> Tensor:
     """The masked log density of a sample site; ValueError naming the site where the value does not fit."""
     d, value, mask = site.fn, site.tensor, site.mask
@@ -278,7 +290,7 @@ def log_density(site: Site) -> Tensor:
         value = mask_value(d, value, mask)
     with validation.trusted():
         try:
-            log_prob = masked(d.log_prob(value), mask)
+            log_prob = masked(density(site, value), mask)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{site}: the log density of a value of shape {tuple(value.shape)} under {type(d).__name__} with batch "

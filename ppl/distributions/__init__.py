@@ -98,6 +98,7 @@ from ppl.distributions.spanning_tree import SpanningTree
 from ppl.distributions.stable import Stable, StableWithLogProb
 from ppl.distributions.state_space import GaussianRandomWalk, GaussianStateSpace
 from ppl.distributions.student import FisherSnedecor, StudentT
+from ppl.distributions.switching_linear_hmm import SwitchingLinearHMM, SwitchingPath
 from ppl.distributions.toroidal import SineBivariateVonMises, SineSkewed
 from ppl.distributions.transformed import TransformedDistribution
 from ppl.distributions.transforms import (
@@ -271,6 +272,8 @@ __all__ = [
     "Stable",
     "StableWithLogProb",
     "StudentT",
+    "SwitchingLinearHMM",
+    "SwitchingPath",
     "TorchDistribution",
     "TransformModule",
     "TransformedDistribution",

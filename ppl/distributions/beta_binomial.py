@@ -9,7 +9,7 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions import constraints
-from ppl.distributions.count import Count, common_number, summed_entropy
+from ppl.distributions.count import Count, largest_number, summed_entropy, summed_tails
 from ppl.distributions.distribution import Distribution
 from ppl.tensors.count_draws import draw_binomial, draw_gamma_poisson, draw_log_gamma
 from ppl.tensors.mass import log_beta_binomial
@@ -55,8 +55,27 @@ class BetaBinomial(Count, Distribution):
     def _log_mass(self, value: Tensor) -> Tensor:
         return log_beta_binomial(value, self.total_count - value, self.concentration1, self.concentration0)
 
-    def cdf(self, value: Tensor) -> Tensor:
-        raise NotImplementedError("BetaBinomial has no closed form for its cdf.")
+    def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        return summed_tails(self, self.total_count if self._number is None else self._number, value)
+
+    def _cumulative(self, value: Tensor) -> Tensor:
+        below, above = self._tails(value)
+        return torch.where(below < above, below.exp(), -above.expm1())
+
+    def log_cdf(self, value: Tensor) -> Tensor:
+        """The log probability of a draw at or below a value, by the sum over those."""
+        return self._log_tail(value, 0)
+
+    def log_survival(self, value: Tensor) -> Tensor:
+        """The log probability of a draw above a value, by the sum over those."""
+        return self._log_tail(value, 1)
+
+    def _log_tail(self, value: Tensor, side: int) -> Tensor:
+        value = value.to(self._like.dtype).floor()
+        below, above = value < 0, value >= self.total_count
+        tail = self._tails(torch.where(below | above, 0.0, value))[side]
+        ends = (-math.inf, 0.0) if side == 0 else (0.0, -math.inf)
+        return torch.where(below, ends[0], torch.where(above, ends[1], tail))
 
     @property
     def _possible(self) -> Tensor:
@@ -76,7 +95,7 @@ class BetaBinomial(Count, Distribution):
         return summed_entropy(self, self.total_count if self._number is None else self._number)
 
     def _number_of_values(self) -> int:
-        return 1 + common_number(self, "total_count", self.total_count if self._number is None else self._number)
+        return 1 + largest_number(self.total_count if self._number is None else self._number)
 
 
 class ExtendedBetaBinomial(BetaBinomial):
@@ -102,6 +121,12 @@ class ExtendedBetaBinomial(BetaBinomial):
     @property
     def _possible(self) -> Tensor:
         return self.total_count.clamp(min=0)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        raise NotImplementedError("ExtendedBetaBinomial has no closed form for its cdf.")
+
+    def _log_tail(self, value: Tensor, side: int) -> Tensor:
+        raise NotImplementedError("ExtendedBetaBinomial has no closed form for its cdf.")
 
     def entropy(self) -> Tensor:
         raise NotImplementedError("ExtendedBetaBinomial has no closed form for its entropy.")

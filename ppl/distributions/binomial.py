@@ -10,7 +10,7 @@ import torch.distributions as td
 from torch import Size, Tensor
 
 from ppl.distributions import constraints
-from ppl.distributions.count import common_number, summed_entropy
+from ppl.distributions.count import largest_number, summed_entropy
 from ppl.distributions.distribution import Distribution
 from ppl.distributions.odds import Odds
 from ppl.tensors.count_draws import draw_binomial
@@ -69,7 +69,7 @@ class Binomial(Odds, td.Binomial, Distribution):
         return summed_entropy(self, self.total_count if self._number is None else self._number)
 
     def _number_of_values(self) -> int:
-        return 1 + common_number(self, "total_count", self.total_count if self._number is None else self._number)
+        return 1 + largest_number(self.total_count if self._number is None else self._number)
 
 
 class ExtendedBinomial(Binomial):

@@ -16,6 +16,9 @@ from ppl.distributions.count import along_batch
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.tensors.special import log1mexp
 
+#: Tables that would have more entries than this, if each index had its own, are read by place.
+LARGE = 2**14
+
 
 class Categorical(Choice, td.Categorical):
     """One of K categories, 0 to K - 1, with the probabilities in the last dim of `probs` (or `logits`)."""
@@ -29,12 +32,14 @@ class Categorical(Choice, td.Categorical):
         return self._draw_index(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        logits = self.logits
+        logits = self._compact.logits
         if self._validate_args:  # then the value is inside
             self._validate_sample(value)
-            return _gather(logits, value.long())
-        index = value.long().clamp(0, self._num_events - 1)
-        return torch.where(index == value, _gather(logits, index), -math.inf)
+            found = _gather(logits, value.long())
+        else:
+            index = value.long().clamp(0, self._num_events - 1)
+            found = torch.where(index == value, _gather(logits, index), -math.inf)
+        return found.expand(broadcast_shape(value.shape, self.batch_shape))
 
     def cdf(self, value: Tensor) -> Tensor:
         """The probability of the categories up to the value."""
@@ -48,9 +53,18 @@ class Categorical(Choice, td.Categorical):
 
 
 def _gather(table: Tensor, index: Tensor) -> Tensor:
-    """The entries of the last dim that the index says, over the batch of both."""
+    """The entries of the last dim that the index says, over the batch of both.
+
+    Large tables that many indices share are read where they are: repeated for each, their gradient would take K times
+    the memory of the result.
+    """
+    own, size = table.shape[:-1], table.shape[-1]
+    batch = broadcast_shape(index.shape, own)
+    if batch != own and batch.numel() * size > LARGE:
+        rows = torch.arange(own.numel(), device=index.device).reshape(own)
+        places = (rows * size + index).reshape(-1)
+        return table.reshape(-1).gather(0, places).reshape(batch)
     index = index.unsqueeze(-1)
-    batch = broadcast_shape(index.shape[:-1], table.shape[:-1])
     return table.expand((*batch, -1)).gather(-1, index.expand((*batch, 1))).squeeze(-1)
 
 

@@ -25,6 +25,7 @@ class Choice(Distribution):
     expands_without_init = True
     _given: str  # the parameter's name
     _weights: Tensor  # the parameter as it came
+    _source: Choice  # what it was expanded from, if it was
 
     def _take_weights(
         self, probs: Tensor | None, logits: Tensor | None, event_dim: int, validate_args: bool | None
@@ -43,18 +44,28 @@ class Choice(Distribution):
         check = validation.is_validation_enabled() if validate_args is None else validate_args
         fields["_validate_args"] = check
         if check and weights.numel():
-            # an extreme is NaN where anything is: an entry, or all of them after infinite or empty totals
-            normalised: Tensor = getattr(self, name)
+            # an extreme is NaN where anything is: an entry, or a total
             if name == "logits":
+                normalised: Tensor = self.logits
                 sure = bool(normalised.max() <= 0)
             else:
-                sure = bool(weights.min() >= 0) and bool(normalised.max() <= 1.001)
+                least, most = weights.detach().sum(-1).aminmax()
+                sure = bool(weights.min() >= 0) and bool(least > 0) and bool(most < math.inf)
             if not sure:
+                getattr(self, name)  # what is looked at: NaN where the total is 0
                 validation.check_arguments(self)
+
+    @property
+    def _compact(self) -> Any:
+        """The distribution that this one was expanded from, which has as many tables as were given; or this one."""
+        return vars(self).get("_source", self)
 
     @lazy_property
     def probs(self) -> Tensor:
         """The probabilities, which sum to 1 over the last dim."""
+        if "_source" in vars(self):
+            few: Tensor = self._source.probs
+            return few.expand(self.param_shape)
         if self._given == "probs":
             return self._weights / self._weights.sum(-1, keepdim=True)
         return torch.softmax(self._weights, -1)
@@ -62,6 +73,9 @@ class Choice(Distribution):
     @lazy_property
     def logits(self) -> Tensor:
         """The log probabilities."""
+        if "_source" in vars(self):
+            few: Tensor = self._source.logits
+            return few.expand(self.param_shape)
         if self._given == "logits":
             return torch.log_softmax(self._weights, -1)
         probs: Tensor = self.probs
@@ -94,6 +108,7 @@ class Choice(Distribution):
             if name in fields:
                 fields[name] = fields[name].expand(expanded)
         fields["_batch_shape"] = shape
+        fields["_source"] = self._compact
         vars(new).update(fields)
         return new
 

@@ -84,7 +84,7 @@ class Count(Scalar):
 
     @property
     def cardinality(self) -> int:
-        """The number of values of the support."""
+        """The number of values that `enumerate_support` lists: where it differs along the batch, the largest."""
         this: Any = self
         if not this.has_enumerate_support:
             this.enumerate_support()  # raises, saying so
@@ -94,6 +94,7 @@ class Count(Scalar):
         raise NotImplementedError
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
+        """The values that any entry of the batch has; for an entry with fewer, the others have log density -inf."""
         this: Any = self
         if not this.has_enumerate_support:
             raise ValueError(infinite(this))
@@ -115,22 +116,37 @@ def along_batch(values: Tensor, batch_shape: Size, expand: bool) -> Tensor:
     return values.expand((-1, *batch_shape)) if expand else values
 
 
-def common_number(d: torch.distributions.Distribution, name: str, value: Tensor | float) -> int:
-    """The one value of a parameter that fixes the support's size, for enumeration.
+def largest_number(value: Tensor | float) -> int:
+    """The largest entry of a parameter that bounds the support, for enumeration.
 
-    Raises: ValueError where it differs along the batch, whose rows then have no common number of values.
+    Where it differs along the batch, smaller rows are enumerated with values of probability zero.
     """
     if not isinstance(value, Tensor):
         return int(value)
-    if value.numel() == 0:
-        return 0
-    low, high = (int(extreme) for extreme in value.aminmax())
-    if low != high:
-        raise ValueError(
-            f"{type(d).__name__} cannot be enumerated: {name} differs along the batch, from {low} to {high}, so that its "
-            f"rows have different numbers of values. Use one {name} for all."
-        )
-    return low
+    return int(value.max()) if value.numel() else 0
+
+
+def summed_tails(
+    d: torch.distributions.Distribution, total_count: Tensor | int, value: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The log probabilities of draws up to each value, and above it, of a distribution over 0 … total_count.
+
+    Each is a sum from its own end, so that both tails keep their digits.
+    Shapes: value (*sample, *batch), of integers inside the support -> twice the same.
+    """
+    largest = int(total_count.max()) if isinstance(total_count, Tensor) and total_count.numel() else total_count
+    like: Tensor = d._like  # type: ignore[attr-defined]
+    values = torch.arange(int(largest) + 1 if like.numel() else 1, dtype=like.dtype, device=like.device)
+    counts = along_batch(values, d.batch_shape, True)
+    inside = counts <= total_count
+    none = -1e30  # finite, so that sums of nothing have gradients
+    mass = torch.where(inside, d._log_mass(torch.where(inside, counts, 0.0)).clamp(min=none), none)  # type: ignore[attr-defined]
+    larger = torch.cat((mass[1:], torch.full_like(mass[:1], none)))
+    sums = mass.logcumsumexp(0), larger.flip(0).logcumsumexp(0).flip(0)
+    shape = torch.broadcast_shapes(value.shape, d.batch_shape)
+    index = value.expand(shape).long()[..., None]
+    below, above = (x.movedim(0, -1).expand((*shape, len(values))).gather(-1, index).squeeze(-1) for x in sums)
+    return below.masked_fill(below < 0.1 * none, -math.inf), above.masked_fill(above < 0.1 * none, -math.inf)
 
 
 def summed_entropy(d: torch.distributions.Distribution, total_count: Tensor | int) -> Tensor:

@@ -12,7 +12,7 @@ from ppl.distributions.categorical import Categorical
 from ppl.distributions.distribution import ShapeLike, expanded
 from ppl.distributions.hidden_markov import HiddenMarkovModel, fill_missing, step_matrix, unmasked
 from ppl.distributions.lifting import lift
-from ppl.tensors.log_matrix import chain_maps, log_matmul
+from ppl.tensors.log_matrix import chain_maps, draw_index, log_matmul
 from ppl.tensors.scan import Bundle, associative_reduce, associative_scan
 from ppl.tensors.semiring import log_sum_exp
 
@@ -152,7 +152,7 @@ class DiscreteHMM(HiddenMarkovModel):
             # from each possible next state, a draw of this one; composed backwards from the last
             back = forward[..., :-1, None, :] + self._time(self.transition_logits, forward.shape[-2])[..., 1:, :, :].mT
             last = forward[..., -1:, None, :].expand((*forward.shape[:-2], 1, *back.shape[-1:] * 2))
-            maps = _draw(torch.cat((back, last), -3), tuple(sample_shape))
+            maps = draw_index(torch.cat((back, last), -3), tuple(sample_shape))
             (paths,) = associative_scan(lambda left, right: chain_maps(right, left), (maps,), -2, reverse=True)
             return paths[..., 0]
 
@@ -165,7 +165,7 @@ class DiscreteHMM(HiddenMarkovModel):
             if length:
                 first = log_matmul(self.initial_logits[..., None, None, :], transition[..., :1, :, :])
                 transition = torch.cat((first.expand((*batch, 1, k, k)), transition[..., 1:, :, :]), -3)
-            (paths,) = associative_scan(chain_maps, (_draw(transition, tuple(sample_shape)),), -2)
+            (paths,) = associative_scan(chain_maps, (draw_index(transition, tuple(sample_shape)),), -2)
             states = paths[..., 0]
             emitter = expanded(lift(unmasked(self.observation_dist)), Size((*batch, length, k)))
             drawn = emitter.sample(Size(sample_shape))
@@ -192,9 +192,3 @@ def _walk(state: Tensor, steps: Tensor) -> Tensor:
 
 def _multiply(left: Bundle, right: Bundle) -> Bundle:
     return (log_matmul(left[0], right[0]),)
-
-
-def _draw(logits: Tensor, sample_shape: tuple[int, ...]) -> Tensor:
-    """An index from each row. Shapes: (*, K) -> (*sample_shape, *)."""
-    noise = torch.empty((*sample_shape, *logits.shape), dtype=logits.dtype, device=logits.device).exponential_()
-    return (logits - noise.log()).argmax(-1)

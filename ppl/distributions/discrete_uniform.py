@@ -8,7 +8,7 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions import constraints
-from ppl.distributions.count import Count, along_batch, common_number
+from ppl.distributions.count import Count, along_batch, largest_number
 from ppl.distributions.distribution import Distribution
 from ppl.distributions.validation import InvalidArgument, describe_entries
 
@@ -84,15 +84,20 @@ class DiscreteUniform(Count, Distribution):
         return self._size.log()
 
     def _number_of_values(self) -> int:
+        low, high = self._extremes()
+        return high - low + 1
+
+    def _extremes(self) -> tuple[int, int]:
+        """The least and the largest value that any entry of the batch has."""
         if self._ends is not None:
-            return int(self._ends[1]) - int(self._ends[0]) + 1
-        return 1 + common_number(self, "high", self.high) - common_number(self, "low", self.low)
+            return int(self._ends[0]), int(self._ends[1])
+        return -largest_number(-self.low), largest_number(self.high)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        count = self._number_of_values()
-        low = int(self._ends[0]) if self._ends is not None else common_number(self, "low", self.low)
+        """The values that any entry of the batch has; for an entry with fewer, the others have log density -inf."""
+        low, high = self._extremes()
         dtype = torch.int64 if self._is_integral else self.low.dtype
-        values = torch.arange(low, low + count, dtype=dtype, device=self.low.device)
+        values = torch.arange(low, high + 1, dtype=dtype, device=self.low.device)
         return along_batch(values, self.batch_shape, expand)
 
 

@@ -69,20 +69,25 @@ class Empirical(Distribution):
         return torch.where(hit, weights, torch.full_like(weights, -torch.inf)).logsumexp(-1)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        """The samples on a new leftmost dim, each value once; they differ along the batch in both expand modes.
+        """The samples on a new leftmost dim, each value once; where they differ along the batch, in both expand modes.
 
-        Raises: ValueError for a batch with repeated samples, whose rows have no common number of values.
+        Raises: ValueError for repeated samples that differ along the batch, whose rows have no common number of values.
         """
-        values = self._samples.detach().movedim(len(self.batch_shape), 0)
-        if not self.batch_shape:
-            unique: Tensor = torch.unique(values, dim=0)
-            return unique
+        axis = len(self.batch_shape)
+        values = self._samples.detach().movedim(axis, 0)
+        if not self.batch_shape.numel():
+            return values
+        first = values.reshape((values.size(0), -1, *self.event_shape))[:, 0]
+        if bool((values == first.reshape((-1, *(1,) * axis, *self.event_shape))).all()):
+            unique: Tensor = torch.unique(first, dim=0).reshape((-1, *(1,) * axis, *self.event_shape))
+            return unique.expand((-1, *self.batch_shape, *self.event_shape)) if expand else unique
         event = len(self.event_shape)
         same = values.unsqueeze(0) == values.unsqueeze(1)
         same = same.flatten(same.dim() - event).all(-1) if event else same
         if bool((same.sum(0) > 1).any()):
             raise ValueError(
-                "Empirical cannot be enumerated: some samples of its batch are equal. Add up the weights of equal ones."
+                "Empirical cannot be enumerated: samples differ along its batch, and some are equal. Add up the weights of "
+                "equal ones."
             )
         return values
 

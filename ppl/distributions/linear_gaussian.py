@@ -79,7 +79,7 @@ class LinearGaussian(HiddenMarkovModel):
             observation.covariance,
             observation.observed,
         )
-        self.model = replace(model, **{k: x[None] if x.dim() == -dim - 1 else x for k, dim, x in _steps_of(model)})
+        self.model = replace(model, **{k: x[None] if x.dim() == -dim - 1 else x for k, dim, x in steps_of(model)})
 
     @property
     def initial_dist(self) -> MultivariateNormal:
@@ -163,8 +163,8 @@ class LinearGaussian(HiddenMarkovModel):
                 f"{type(self).__name__}.prefix_condition: data of shape {tuple(data.shape)} has {count} steps, and the "
                 f"whole sequence only {self.duration}: nothing is left. Pass fewer steps, or a longer duration."
             )
-        before = {k: x[_window(dim, 0, count)] for k, dim, x in _steps_of(self.model) if x.shape[dim] != 1}
-        after = {k: x[_window(dim, count, None)] for k, dim, x in _steps_of(self.model) if x.shape[dim] != 1}
+        before = {k: x[window(dim, 0, count)] for k, dim, x in steps_of(self.model) if x.shape[dim] != 1}
+        after = {k: x[window(dim, count, None)] for k, dim, x in steps_of(self.model) if x.shape[dim] != 1}
         left = None if self.duration is None else self.duration - count
         first = self._from(replace(self.model, **before), self.batch_shape, count)
         return first, replace(self.model, **after), left
@@ -181,9 +181,11 @@ class LinearGaussian(HiddenMarkovModel):
         return self._observation_moments()[0].expand(self.shape())
 
 
-def _steps_of(model: StateSpace) -> list[tuple[str, int, Tensor]]:
+def steps_of(model: StateSpace) -> list[tuple[str, int, Tensor]]:
+    """The parameters of a step: name, time dim, tensor."""
     return [(k, dim, getattr(model, k)) for k, dim in _STEP.items() if getattr(model, k) is not None]
 
 
-def _window(dim: int, start: int, stop: int | None) -> tuple[Any, ...]:
+def window(dim: int, start: int, stop: int | None) -> tuple[Any, ...]:
+    """The index that takes a range of a negative dim."""
     return (..., slice(start, stop), *[slice(None)] * (-dim - 1))

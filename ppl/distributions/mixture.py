@@ -296,14 +296,12 @@ class MixtureGeneral(_Mixture):
         return all(d.has_enumerate_support for d in self._components)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        """The components' common support.
-
-        Raises: ValueError where the components' supports differ.
-        """
+        """The union of the components' supports."""
         values = [d.enumerate_support(expand) for d in self._components]
         if any(v.shape != values[0].shape or not torch.equal(v, values[0].to(v.dtype)) for v in values[1:]):
-            raise ValueError(f"{type(self).__name__} cannot be enumerated: its components have different supports.")
-        return values[0]
+            values = [torch.cat(values).unique(dim=0)]
+        union: Tensor = values[0]
+        return union
 
     def expand(self, batch_shape: ShapeLike, _instance: Any = None) -> Any:
         new = self._get_checked_instance(type(self), _instance)

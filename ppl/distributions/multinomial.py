@@ -11,7 +11,7 @@ from torch import Size, Tensor
 
 from ppl.distributions import constraints
 from ppl.distributions.choice import Choice
-from ppl.distributions.count import common_number
+from ppl.distributions.count import largest_number
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
 from ppl.distributions.family import Family
 from ppl.distributions.odds import one_of
@@ -36,10 +36,10 @@ class _Counts:
 
     @property
     def cardinality(self) -> int:
-        """The number of values of the support, (n + K - 1)! / (n! (K - 1)!)."""
+        """The number of values of the support, (n + K - 1)! / (n! (K - 1)!); for differing counts n, of the largest."""
         this: Any = self
         size = this.event_shape[-1]
-        total = common_number(this, "total_count", 1 if self.total_count is None else self.total_count)
+        total = largest_number(1 if self.total_count is None else self.total_count)
         return math.comb(total + size - 1, size - 1)
 
     def _total(self, like: Tensor) -> Tensor:

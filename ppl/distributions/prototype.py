@@ -49,6 +49,24 @@ def log_prob_anywhere(d: torch.distributions.Distribution, value: Tensor) -> Ten
     return torch.where(inside, density, torch.full_like(density, -torch.inf))
 
 
+def has_varying_support(d: torch.distributions.Distribution) -> bool:
+    """Whether the entries of the batch may have different supports: some bound of the support is a tensor with dims."""
+    try:
+        return _varies(d.support)
+    except NotImplementedError:  # a foreign distribution without one
+        return False
+
+
+def _varies(support: Any) -> bool:
+    parts = vars(support).values() if hasattr(support, "__dict__") else ()
+    return any(
+        v.dim() > 0
+        if isinstance(v, Tensor)
+        else isinstance(v, torch.distributions.constraints.Constraint) and _varies(v)
+        for v in parts
+    )
+
+
 def own(d: torch.distributions.Distribution, method: str) -> bool:
     """Whether a distribution's class has a method (`cdf`, `log_cdf`) of its own, rather than the base's default."""
     given = getattr(type(d), method)

@@ -149,6 +149,31 @@ class Steps(Distribution):
         return f"Steps({type(self._like).__name__}, batch {tuple(self.batch_shape)}, event {tuple(self.event_shape)})"
 
 
+class MixedSteps(Steps):
+    """Distributions of any kinds, one for each step, all of one batch and event shape: asked one by one.
+
+    Args: steps, at least one; rank, as in `Steps`.
+    """
+
+    def __init__(self, steps: Sequence[Distribution], rank: int | None = None) -> None:
+        self.steps = list(steps)
+        super().__init__(self.steps[0], [], len(self.steps), rank)
+
+    def _each(self, function: Callable[..., Any], *values: Tensor) -> Any:
+        found = [function(d, *(value[i] for value in values)) for i, d in enumerate(self.steps)]
+        if isinstance(found[0], list):
+            return [torch.stack(column) for column in zip(*found, strict=True)]
+        return torch.stack(found)
+
+    @property
+    def step(self) -> Any:
+        """The first step's distribution."""
+        return self.steps[0]
+
+    def _rebuild_at(self, index: int) -> Any:
+        return self.steps[index]
+
+
 def take_apart(thing: Any) -> tuple[list[Tensor], Rebuild]:
     """The tensors that a distribution is made of, and how to make another one of others.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from ppl.site import Site, Step, expand_to_plates
+from ppl.distributions.draws import draws_on_dim
+from ppl.site import Site, Step, expand_to_plates, plate_shape
 from ppl.stack import Handler, perform
 from ppl.tensors.timeline import at_step, before
 from ppl.trace import Trace
@@ -27,6 +28,7 @@ class Axis:
     name: str
     dim: int
     steps: tuple[Step, ...] = ()
+    num_samples: int | None = None  # how many draws stand there; None for the whole support
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,18 @@ class Lagged:
 class enum(Handler):
     """Give each latent site marked `parallel` its whole support, on a batch dim of its own left of all plates.
 
+    With `infer["num_samples"]`, n independent draws stand there instead. Draws that depend on enumerated sites are a set
+    of n for each of their values, and so have their dims too. With `infer["tmc"]` they have not the dims of parents that
+    are draws themselves: "diagonal" draws number k given the parents' number k (parents of another number of draws count
+    as exact ones), "mixture" each one given parents' draws that are chosen at random (and values of exact parents, where
+    these are of another step of a markov loop). A single draw needs no dim.
+
     Every site is told the enumeration dims in use (`site.enum_dims`), because inside `markov` a dim is used again once
     no later step may look back at it.
 
     Args: first_available_dim, the rightmost dim to use, left of all plates: -1 - (the number of plate dims).
-        axes, dims already taken by an enumerated guide.
+        axes, the dims of an enumerated guide's sites, whose values are replayed. Each is in use from the first
+            value on that has it, for as long as this program's own `markov` says.
     """
 
     def __init__(
@@ -80,7 +89,9 @@ class enum(Handler):
             )
         self.first_available_dim = first_available_dim
         self._given = tuple(axes)
-        self.axes = list(self._given)
+        self.axes: list[Axis] = []  # in use
+        self.left = first_available_dim + 1  # the leftmost dim ever used
+        self._covered: dict[int, Axis] = {}  # by dim, the last one whose dim another took over
         self.lagged: dict[str, Lagged] = {}  # the sites of scans
         self._first_dim = (
             max(first_available_dim, *(a.dim for a in self._given)) if self._given else first_available_dim
@@ -88,27 +99,44 @@ class enum(Handler):
 
     def fresh(self) -> Self:
         new = copy.copy(self)
-        new.axes, new.lagged = list(self._given), {}
+        new._forget()
         return new
 
     def __enter__(self) -> Any:
-        self.axes, self.lagged = list(self._given), {}
+        self._forget()
         return super().__enter__()
+
+    def _forget(self) -> None:
+        self.axes, self._covered, self.left = [], {}, self.first_available_dim + 1
+        self.lagged = {}
 
     def handle(self, site: Site) -> Site:
         if site.kind != "sample":
             return perform(site)
         self._check_plates(site)
         live = self._visible(site)
+        self._check_uncovered(site)
         if site.infer.enumerate == "parallel" and site.value is None and not site.observed:
             if site.moments:
                 return self._at_step(site, live)
-            dim = self._free_dim(live)
-            axis = Axis(site.name, dim, site.steps)
-            site = site.replace(value=support_on_dim(site, dim))
-            self.axes = [a for a in self.axes if a.dim != dim or a in live]
-            self.axes.append(axis)
-            live.append(axis)
+            count = site.infer.num_samples
+            if count == 1:
+                _check_kept(site, _parents(site, live))
+            else:
+                axis = Axis(site.name, self._free_dim(live), site.steps, count)
+                given = {axis.name for axis in self._given}
+                value = support_on_dim(site, axis.dim) if count is None else None
+                site = _draw(site, axis, live, given) if value is None else site.replace(value=value)
+                self._add(axis, live)
+        elif self._given and site.value is not None and not site.observed and site.enum_dims:
+            site = site.replace(value=self._slim(site, live))
+            for dim, name in site.enum_dims:
+                batch = site.tensor.shape[: site.tensor.dim() - len(site.fn.event_shape)]
+                varies = name == site.name or (-dim <= len(batch) and batch[dim] != 1)
+                if varies and all(axis.name != name for axis in live):
+                    self._check_free(name, dim, live, site)
+                    drawn = next((a.num_samples for a in self._given if a.name == name), None)
+                    self._add(Axis(name, dim, site.steps, drawn), live)
         return perform(site.replace(enum_dims=self._dims(live, site)))
 
     def _dims(self, live: list[Axis], site: Site) -> tuple[tuple[int, str], ...]:
@@ -124,9 +152,15 @@ class enum(Handler):
                 f"{site}: a scan within a scan cannot have enumerated sites. Write the outer one as a loop, "
                 "`for t in ppl.markov(range(T)):`, with other names in each step."
             )
+        if site.infer.num_samples is not None:
+            raise ValueError(
+                f"{site}: num_samples does not go with a scan, whose steps share one draw's dim. Enumerate the site's support, "
+                "or write the scan as a loop, `for t in ppl.markov(range(T)):`."
+            )
         (moment,) = site.moments
         if site.name not in self.lagged:
             first = self._free_dim(live, moment.history + 1)
+            self.left = min(self.left, first - moment.history)
             self.lagged[site.name] = Lagged(site.name, first, moment.scan, moment.history, moment.length)
         dims = self._dims(live, site)
         if moment.back > moment.history:  # too long ago to matter: any value will do
@@ -134,6 +168,46 @@ class enum(Handler):
             return perform(site.replace(value=support_on_dim(site, -1 - len(d.batch_shape))[0].expand(d.shape())))
         value = support_on_dim(site, self.lagged[site.name].dim - moment.back)
         return perform(site.replace(value=value, enum_dims=dims))
+
+    def _add(self, axis: Axis, live: list[Axis]) -> None:
+        """Put an axis in use. Those before it on its dim, which nothing may look back at, make room: chains are long."""
+        self._covered.update({a.dim: a for a in self.axes if a.dim == axis.dim})
+        self.axes = [a for a in self.axes if a.dim != axis.dim]
+        self.axes.append(axis)
+        live.append(axis)
+        self.left = min(self.left, axis.dim)
+
+    def _slim(self, site: Site, live: list[Axis]) -> Tensor:
+        """A value of the guide without the dims that it was merely expanded to there, but which mean nothing here."""
+        value, known = site.tensor, {axis.name for axis in live} if not site.steps else set()
+        batch_dims = value.dim() - len(site.fn.event_shape)
+        for dim, name in site.enum_dims:
+            position = batch_dims + dim
+            if name != site.name and name not in known and position >= 0 and value.stride(position) == 0:
+                value = value.narrow(position, 0, 1)
+        return value
+
+    def _check_uncovered(self, site: Site) -> None:
+        """Back from a recursive call, an earlier value may be in sight whose dim has been used again meanwhile."""
+        for dim, axis in self._covered.items():
+            batch = site.fn.batch_shape
+            if -dim <= len(batch) and batch[dim] != 1 and self._sees(site, axis):
+                last = next(a.name for a in self.axes if a.dim == dim)
+                raise ValueError(
+                    f"{site} stands behind an inner call of a markov function, and depends on site '{axis.name}' or "
+                    f"'{last}', which have been enumerated on one dim in turn. Make the statement before the inner call, or "
+                    "give markov a history as long as the calls are deep."
+                )
+
+    def _check_free(self, name: str, dim: int, live: list[Axis], site: Site) -> None:
+        """A guide's site brings its dim along, which must not be in use here."""
+        for axis in live:
+            if axis.dim == dim:
+                raise ValueError(
+                    f"sites '{axis.name}' and '{name}' were enumerated on one dim in turn in the guide's markov loop, but the "
+                    f"model looks at both of them together at site '{site.name}'. Use markov in both programs alike, with "
+                    "one history, or loop over a plain range in the guide."
+                )
 
     def _check_plates(self, site: Site) -> None:
         for frame in site.plates:
@@ -144,15 +218,18 @@ class enum(Handler):
                 )
 
     def _visible(self, site: Site) -> list[Axis]:
+        return [axis for axis in self.axes if self._sees(site, axis)]
+
+    def _sees(self, site: Site, axis: Axis) -> bool:
         here = {step.loop: step for step in site.steps}
-        return [axis for axis in self.axes if all(self._reaches(step, here) for step in axis.steps)]
+        return all(self._reaches(step, here) for step in axis.steps)
 
     def _reaches(self, step: Step, here: dict[int, Step]) -> bool:
         now = here.get(step.loop)
         if now is not None:
             return now.step - step.step <= now.history
         # The loop is over: its last steps may still be looked at.
-        last = max(s.step for a in self.axes for s in a.steps if s.loop == step.loop)
+        last = max((s.step for a in self.axes for s in a.steps if s.loop == step.loop), default=step.step)
         return last - step.step < max(step.history, 1)
 
     def _free_dim(self, live: list[Axis], count: int = 1) -> int:
@@ -177,7 +254,8 @@ def enumerated_sites(trace: Trace) -> list[str]:
 def support_on_dim(site: Site, dim: int) -> Tensor:
     """The support of a site's distribution along one batch dim.
 
-    Shapes: (K, 1, …, 1, *event) with K at `dim`; with `infer["expand"]`, broadcast with the batch shape.
+    Shapes: (K, 1, …, 1, *event) with K at `dim`; with `infer["expand"]`, broadcast with the batch shape (inside
+        `markov`, with the plates alone). Values that differ along the batch have its dims, too.
     Raises: ValueError naming the site where the distribution has no finite support.
     """
     d = expand_to_plates(site, site.fn)
@@ -188,8 +266,51 @@ def support_on_dim(site: Site, dim: int) -> Tensor:
         )
     values = d.enumerate_support(expand=False)
     event = tuple(d.event_shape)
-    values = values.reshape((values.size(0),) + (1,) * (-dim - 1) + event)
+    batch = list(values.shape[1 : values.dim() - len(event)])  # of size 1, where the values do not differ along it
+    while batch and batch[0] == 1:
+        batch.pop(0)
+    width = max(len(batch), -dim)
+    values = values.reshape((-1, *(1,) * (width - len(batch)), *batch, *event))
+    values = values.transpose(0, 1 + width + dim).squeeze(0)
     if site.infer.expand:
-        batch = torch.broadcast_shapes(values.shape[:-dim] if not event else values.shape[: -len(event)], d.batch_shape)
-        values = values.expand(batch + d.event_shape)
+        full = plate_shape(site.plates) if site.steps else d.batch_shape  # later steps know no dims of earlier choices
+        shape = torch.broadcast_shapes(values.shape[: values.dim() - len(event)], full)
+        values = values.expand(shape + d.event_shape)
     return values
+
+
+def _parents(site: Site, live: Sequence[Axis]) -> list[Axis]:
+    """The enumerated sites whose values a site's distribution varies with."""
+    batch = site.fn.batch_shape
+    return [axis for axis in live if -axis.dim <= len(batch) and batch[axis.dim] != 1]
+
+
+def _draw(site: Site, axis: Axis, live: Sequence[Axis], given: Set[str]) -> Site:
+    """A site with draws on an axis of its own."""
+    assert axis.num_samples is not None
+    parents, tmc = _parents(site, live), site.infer.tmc
+    if tmc == "mixture":
+        mixed = [p for p in parents if p.num_samples is not None or not (_is_kept(site, p) or p.name in given)]
+    else:
+        mixed = [p for p in parents if tmc == "diagonal" and p.num_samples == axis.num_samples]
+    _check_kept(site, [parent for parent in parents if parent not in mixed])
+    d = expand_to_plates(site, site.fn)
+    value = draws_on_dim(d, axis.num_samples, axis.dim, [parent.dim for parent in mixed], tmc == "diagonal")
+    return site.replace(value=value, drawn=True, mixed=tuple(parent.name for parent in mixed))
+
+
+def _is_kept(site: Site, parent: Axis) -> bool:
+    """Whether the dim of an enumerated site is in use for as long as a site's own, and not again in the next step."""
+    here = {step.loop: step.step for step in site.steps}
+    return all(here.get(step.loop, step.step) == step.step for step in parent.steps)
+
+
+def _check_kept(site: Site, parents: Sequence[Axis]) -> None:
+    """Draws for each value of another step's site would have its dim, which the loop uses again."""
+    for parent in parents:
+        if not _is_kept(site, parent):
+            raise ValueError(
+                f"{site}: draws for each value of site '{parent.name}', which is of another step of the markov loop, would "
+                "need that one's dim, which is used again. Write infer={…, 'tmc': 'mixture'} with num_samples above 1, or "
+                "loop over a plain range."
+            )

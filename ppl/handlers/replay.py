@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl.site import Site, part_for
+from ppl.site import Frame, Site, part_for
 from ppl.stack import Handler, perform
 from ppl.trace import Trace
 
@@ -15,6 +15,7 @@ from ppl.trace import Trace
 class replay(Handler):
     """Give latent sites the values that they have in a trace, and plates its subsamples.
 
+    Where a plate of the same name has another dim here, the value's dims are moved to where the plates are.
     Sites that the trace lacks are drawn as ever; observed sites keep their data, plates the indices given to them.
 
     Args: params, values for param sites by name.
@@ -43,7 +44,10 @@ class replay(Handler):
             _check_plate(site, recorded)
         if recorded.kind != site.kind:
             raise ValueError(f"site '{site.name}' is a {site.kind} here, but a {recorded.kind} in the replayed trace.")
-        value = part_for(site, recorded.value) if site.kind == "sample" else recorded.value
+        value = recorded.value
+        if site.kind == "sample":
+            moved = _moved(recorded, site.plates) if site.plates and recorded.plates else value
+            value = part_for(site, moved)
         site = site.replace(value=value, enum_dims=recorded.enum_dims)
         try:
             site = perform(site)
@@ -62,6 +66,26 @@ def _check_plate(site: Site, recorded: Site) -> None:
             f"plate '{site.name}' has {ours} elements in this run, but {theirs} in the replayed trace. Use one size and "
             "subsample_size in both programs; an automatic guide that shall follow the data's size takes create_plates."
         )
+
+
+def _moved(recorded: Site, here: tuple[Frame, ...]) -> Tensor:
+    """The recorded value with its batch dims where the plates around the site have theirs in this program."""
+    value, there = recorded.tensor, {frame.name: frame.dim for frame in recorded.plates}
+    moves = {
+        frame.dim: old
+        for frame in here
+        for old in (there.get(frame.name),)
+        if frame.dim is not None and old is not None and old != frame.dim
+    }  # from where each dim of a plate comes
+    if not moves:
+        return value
+    event = recorded.fn.event_dim
+    width = max(value.dim() - event, *(-dim for pair in moves.items() for dim in pair))
+    value = value.reshape((1,) * (width + event - value.dim()) + value.shape)
+    vacated = sorted(set(moves.values()) - set(moves))
+    moves.update(zip(vacated, sorted(set(moves) - set(moves.values())), strict=True))  # dims of size 1 fill the gaps
+    order = [width + moves.get(dim, dim) for dim in range(-width, 0)]
+    return value.permute([*order, *range(width, width + event)])
 
 
 def _check_shape(site: Site) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ppl.distributions.steps import Steps, take_apart
+from ppl.distributions.distribution import Distribution
+from ppl.distributions.steps import MixedSteps, Steps, take_apart
 from ppl.distributions.validation import is_validation_enabled, validation_enabled
 from ppl.site import Moment, Site, Span
 from ppl.stack import Handler, perform
@@ -96,6 +97,7 @@ class _Scan(Handler):
         self._plates: dict[str, Tensor] = {}  # the indices of the plates in the step, the same in all steps
         self._axis = ""  # the name of the time dim
         self._enumerates = False  # whether a site of the step is enumerated
+        self._supports: list[Tensor] = []  # the values of the latest step's enumerated sites, with the site's dim first
 
     # -- the sites of a step
 
@@ -113,7 +115,10 @@ class _Scan(Handler):
         done = perform(site.replace(moments=(self._moment, *site.moments), recorded=recorded))
         if done.kind == "sample":
             self._axis = self._axis or f"time {done.name}"
-            self._enumerates = self._enumerates or any(name.startswith(f"{done.name}[") for _, name in done.enum_dims)
+            dims = [dim for dim, name in done.enum_dims if name.startswith(f"{done.name}[")]
+            self._enumerates = self._enumerates or bool(dims)
+            if dims and done.tensor.dim() - len(done.fn.event_shape) == -max(dims):
+                self._supports.append(done.tensor)
         return done
 
     def _keep(self, add: Recorder, site: Site) -> None:
@@ -124,7 +129,7 @@ class _Scan(Handler):
     ) -> tuple[Any, Any]:
         """One step, or many at once."""
         self._moment = Moment(index, together, back, self.length, self.history, self, self._keep)
-        self._recording, self._kept = back == 0, []
+        self._recording, self._kept, self._supports = back == 0, [], []
         with self:
             out = self.step(carry, x)
         if not isinstance(out, (tuple, list)) or len(out) != 2:
@@ -163,7 +168,9 @@ class _Scan(Handler):
             ys.append(y)
         if first == self.length:
             return carry, _stacked(ys)
-        before = self._approach(init, first)
+        before = self._moved(init, carry) if first == 1 else None
+        if before is None:
+            before = self._approach(init, first)
         out, rest, record = self._all(first, before, False)
         if not _is_steady(out, carry):
             out, rest, record = self._all(first, self._carries(init, first), True)
@@ -182,6 +189,18 @@ class _Scan(Handler):
         for index in range(target):
             carry, _ = self._run(index, carry, self._x(index), back=target - index)
         return carry
+
+    def _moved(self, init: Any, carry: Any) -> Any:
+        """The carry out of the first step as the second one takes it, if it holds nothing but states and what it began with."""
+        old, new = leaves(init), []
+        for position, leaf in enumerate(leaves(carry)):
+            if any(leaf is support for support in self._supports):
+                new.append(leaf.unsqueeze(1))  # from the site's dim to the next one on the left
+            elif position < len(old) and leaf is old[position]:
+                new.append(leaf)
+            else:
+                return None
+        return refill(carry, iter(new))
 
     def _carries(self, init: Any, first: int) -> Any:
         """The carries into all steps from `first` on, where they differ from step to step.
@@ -297,13 +316,21 @@ class _Scan(Handler):
                 )
         for steps in zip(*rows, strict=True):
             packs = [_packed(one.site, density=False) for one in steps]
-            shapes = [[getattr(leaf, "shape", None) for leaf in leaves(pack)] for pack in packs]
-            for index, shape in enumerate(shapes):
-                if shape != shapes[0]:
+            whole = [
+                [_shape(leaf) for leaf in leaves(pack[1:])] + _law_shapes(one.site)
+                for pack, one in zip(packs, steps, strict=True)
+            ]
+            for index, shape in enumerate(whole):
+                if shape != whole[0]:
                     raise ValueError(
                         f"scan: {steps[0].site} has another shape at step {index} ({_shapes(steps[index].site)}) than at step 0 "
                         f"({_shapes(steps[0].site)}). Give `init` the shape that the carry has later."
                     )
+            laws = [one.site.distribution for one in steps]
+            parts = [[type(law), *map(_shape, pack[0])] for law, pack in zip(laws, packs, strict=True)]
+            mixed = [law for law in laws if law is not None] if any(part != parts[0] for part in parts) else []
+            if mixed:
+                packs = [[[], *pack[1:]] for pack in packs]
             columns = zip(*([leaf for leaf in leaves(pack) if isinstance(leaf, Tensor)] for pack in packs), strict=True)
             tensors = [
                 column[0].expand(len(rows), *column[0].shape)
@@ -312,7 +339,7 @@ class _Scan(Handler):
                 for column in columns
             ]
             span = Span(self._axis, start, len(rows), self.history)
-            site, log_prob = _unpacked(steps[-1], refill_tensors(packs[-1], tensors), span)
+            site, log_prob = _unpacked(steps[-1], refill_tensors(packs[-1], tensors), span, mixed)
             _hand_over(steps[-1], site, log_prob)
 
 
@@ -339,14 +366,26 @@ def _packed(site: Site, density: bool) -> list[Any]:
     return [take_apart(d)[0] if d is not None else [], value, mask, scale, log_prob]
 
 
-def _unpacked(one: _Kept, pack: list[Any], span: Span) -> tuple[Site, Tensor | None]:
+def _unpacked(
+    one: _Kept, pack: list[Any], span: Span, mixed: Sequence[Distribution] = ()
+) -> tuple[Site, Tensor | None]:
+    """A site and its log density. Args: mixed, the steps' distributions where they are not of one kind."""
     tensors, value, mask, scale, log_prob = pack
     d = one.site.distribution
     if d is not None:
-        d = Steps(d, tensors, span.size, rank=value.dim() - 1 - len(d.event_shape))
+        rank = value.dim() - 1 - len(d.event_shape)
+        d = MixedSteps(mixed, rank) if mixed else Steps(d, tensors, span.size, rank)
     spans = (span, *one.site.spans)
     site = one.site.replace(distribution=d, value=value, mask=mask, scale=scale, spans=spans)
     return site, log_prob
+
+
+def _law_shapes(site: Site) -> list[Any]:
+    return [] if site.distribution is None else [site.distribution.batch_shape, site.distribution.event_shape]
+
+
+def _shape(leaf: Any) -> Any:
+    return leaf.shape if isinstance(leaf, Tensor) else None
 
 
 def _padded(tensor: Tensor, rank: int) -> Tensor:

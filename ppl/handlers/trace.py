@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 from ppl.distributions.validation import validation_enabled
@@ -25,9 +26,10 @@ class trace(Handler):
         super().__init__(fn)
         self.param_only = param_only
         self.trace = Trace()
+        self._loops: dict[int, int] = {}  # the markov loops in the order in which this run met them
 
     def fresh(self) -> Self:
-        self.trace = Trace()
+        self.trace, self._loops = Trace(), {}
         return self
 
     def __enter__(self) -> Trace:
@@ -38,11 +40,18 @@ class trace(Handler):
         recorded = site.recorded and site.kind != "subsample" and (site.kind == "param" or not self.param_only)
         moments = site.moments if site.kind in ("sample", "deterministic") else ()
         site = perform(site)
-        if recorded and moments:
-            moments[-1].keep(self.trace.add, site)
-        elif recorded:
-            self.trace.add(site)
+        if recorded:
+            seen = self._numbered(site) if site.steps else site
+            if moments:
+                moments[-1].keep(self.trace.add, seen)
+            else:
+                self.trace.add(seen)
         return site
+
+    def _numbered(self, site: Site) -> Site:
+        """The site with its markov loops counted within this run, so that two runs of a program have equal steps."""
+        steps = (replace(s, loop=self._loops.setdefault(s.loop, len(self._loops))) for s in site.steps)
+        return site.replace(steps=tuple(steps))
 
     def get_trace(self, *args: Any, **kwargs: Any) -> Trace:
         """Run the wrapped function and return the record of the run; safe to call from many threads at once."""

@@ -10,7 +10,7 @@ from ppl.infer.autoguide import (
     init_to_value,
 )
 from ppl.infer.discrete import infer_discrete
-from ppl.infer.elbo import ELBO, Trace_ELBO, TraceEnum_ELBO
+from ppl.infer.elbo import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceTMC_ELBO
 from ppl.infer.elbo.marginals import compute_marginals
 from ppl.infer.enumeration import config_enumerate
 from ppl.infer.explain import explain_enumeration
@@ -23,6 +23,7 @@ __all__ = [
     "Predictive",
     "SVIResult",
     "TraceEnum_ELBO",
+    "TraceTMC_ELBO",
     "Trace_ELBO",
     "autoguide",
     "compute_marginals",

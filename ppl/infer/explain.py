@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from ppl.infer.elbo.enumerated import Enumerated, enumerate_program
+from ppl.infer.elbo.enumerated import Enumerated, check_limit, enumerate_program
 from ppl.infer.elbo.terms import plate_axis
+from ppl.tensors.chunks import Chunks, Shape, need, plan
 from ppl.tensors.elimination import Summed
 from ppl.tensors.factor import Factor
+from ppl.tensors.live_bytes import LiveBytes
 from ppl.tensors.semiring import log_sum_exp
 from ppl.tensors.timeline import SummedTimeline
 
@@ -28,14 +28,32 @@ class EnumeratedSite:
 
 
 @dataclass(frozen=True)
+class Slices:
+    """A plate that is worked off a few elements at a time."""
+
+    plate: str
+    elements: int  # of a slice; the last one may have fewer
+    count: int  # of slices
+    within: tuple[str, ...]  # plates of whose slices each is cut up itself
+
+    def __str__(self) -> str:
+        inside = "".join(f" within each slice of '{plate}'" for plate in self.within[-1:])
+        return f"plate '{self.plate}' in {self.count:,} slices of {self.elements:,}{inside}"
+
+
+@dataclass(frozen=True)
 class Explanation:
     """What summing out a program's enumerated sites takes; `print` it."""
 
     sites: tuple[EnumeratedSite, ...]
     num_factors: int  # densities that depend on enumerated sites
-    operations: int  # entries of all factors that something is summed out of
+    operations: int  # entries of all factors that something is summed out of; each takes about five floating point ones
     largest: int  # entries of the largest one
-    memory: int  # bytes of all densities and the largest factor together
+    program: int  # bytes alive after a run with all values enumerated: values, densities, and what their gradients need
+    memory: int  # the peak of bytes for one value: the run, and then the elimination
+    gradients: int  # bytes that the backward pass through the elimination adds to it
+    memory_limit: int | None  # bytes that the elimination may hold
+    slices: tuple[Slices, ...]  # the plates that are worked off in slices to keep it
 
     def __str__(self) -> str:
         if not self.sites:
@@ -49,25 +67,51 @@ class Explanation:
             lines.append(f"{site.name:{width}}  {site.size:>6}  {plates:21}  {axes or '-'} ({site.entries:,} entries)")
         lines += [
             f"{self.num_factors} densities; {self.operations:,} operations; the largest factor has {self.largest:,} entries;",
-            f"about {self.memory / 2**20:,.1f} MB for one value, and twice as much with gradients.",
+            f"{_megabytes(self.program)} MB after the program's run; at most about {_megabytes(self.memory)} MB for one "
+            f"value, and {_megabytes(self.gradients)} MB more with gradients.",
         ]
+        if self.memory_limit is not None:
+            how = "; ".join(map(str, self.slices)) or "everything at once"
+            lines.append(f"Within {_megabytes(self.memory_limit)} MB besides the densities: {how}.")
         return "\n".join(lines)
 
 
 def explain_enumeration(
-    model: Callable[..., Any], *args: Any, first_available_dim: int | None = None, **kwargs: Any
+    model: Callable[..., Any],
+    *args: Any,
+    first_available_dim: int | None = None,
+    memory_limit: int | None = None,
+    **kwargs: Any,
 ) -> Explanation:
     """Print, by site and plate, what it takes to sum out a model's enumerated sites; and return it.
 
-    The model is run once; the elimination is only gone through, on tensors without data.
-    Raises: ValueError for a structure that cannot be summed out, naming its plates and sites.
+    The model is run once and its bytes counted; the elimination is only rehearsed, on tensors without data.
+
+    Args: memory_limit, also tell which plates `TraceEnum_ELBO(memory_limit=…)` will work off in slices.
+    Raises: ValueError for a structure that cannot be summed out, or not within the limit, naming its plates and sites.
     """
-    found = enumerate_program(model, args, kwargs, first_available_dim)
+    check_limit(memory_limit, "explain_enumeration")
+    with LiveBytes() as counted:
+        found = enumerate_program(model, args, kwargs, first_available_dim)
+        program = counted.now
     shapes = {name: Factor(f.axes, f.tensor.detach().to("meta")) for name, f in found.factors.items()}
     tape: list[Summed | SummedTimeline] = []
     planned = Enumerated(shapes, found.names, found.sizes, found.traces, found.drawn, found.values)
     planned.eliminate(log_sum_exp, tape)
-    explanation = _explain(found, tape)
+    query = found.query(log_sum_exp)
+    learned = tuple(replace(Shape.of(f), learned=f.tensor.is_floating_point()) for f in found.factors.values())
+    takes = need(learned, query)
+    with found.named_errors():
+        chunks = None if memory_limit is None else plan(learned, query, memory_limit)
+    forward = takes.forward if memory_limit is None else min(takes.forward, memory_limit)
+    both = takes.both if chunks is None or memory_limit is None else memory_limit
+    both += max((s.bytes for s in learned), default=0)  # gradients by densities are passed on one by one
+    memory = max(counted.peak, program + forward)
+    gradients = max(0, program + both - memory)
+    told = _explain(found, tape)
+    explanation = replace(
+        told, program=program, memory=memory, gradients=gradients, memory_limit=memory_limit, slices=_slices(chunks)
+    )
     print(explanation)
     return explanation
 
@@ -85,7 +129,17 @@ def _explain(found: Enumerated, tape: list[Summed | SummedTimeline]) -> Explanat
         sites.append(EnumeratedSite(name, sizes.get(name, 1), plates, axes, entries))
     dependent = [f for f in found.factors.values() if any(axis in found.names for axis in f.axes)]
     numels = [step.factor.tensor.numel() for step in tape]
-    itemsize = torch.get_default_dtype().itemsize
-    total = sum(f.tensor.numel() * f.tensor.element_size() for f in found.factors.values())
-    largest = max(numels, default=0)
-    return Explanation(tuple(sites), len(dependent), sum(numels), largest, total + largest * itemsize)
+    return Explanation(tuple(sites), len(dependent), sum(numels), max(numels, default=0), 0, 0, 0, None, ())
+
+
+def _slices(chunks: Chunks | None, within: tuple[str, ...] = ()) -> tuple[Slices, ...]:
+    """All slices of a plan, in the order in which they are worked off."""
+    if chunks is None:
+        return ()
+    plate = chunks.plate.removeprefix("plate ")
+    own = Slices(plate, chunks.size, chunks.count, within)
+    return (own, *_slices(chunks.inner, (*within, plate)), *_slices(chunks.rest, within))
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 2**20:,.1f}" if count >= 2**20 else f"{count / 2**20:.2g}"

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from opt_einsum.paths import greedy
 from torch import Tensor
 
 from ppl.tensors.factor import Axes, Factor, add, take, union
+from ppl.tensors.order import contraction
 from ppl.tensors.semiring import Reduction, log_sum_exp
 from ppl.tensors.timeline import SummedTimeline, Timeline, sum_along, used_variables
 
@@ -132,37 +132,33 @@ def contract(
     tape: list[Summed | SummedTimeline] | None = None,
 ) -> Factor:
     """Multiply factors and sum out variables, pairwise, in a good order."""
-    gone = set(variables)
-    work = list(factors)
-    if len(work) > 2:
-        sizes = {axis: f.size(axis) for f in work for axis in f.axes}
-        inputs = [frozenset(f.axes) for f in work]
-        order = greedy(inputs, frozenset(union(work)) - gone, sizes)
-    else:
-        order = [tuple(range(len(work)))]
-    for positions in order:
-        picked = [work[i] for i in positions]
-        work = [f for i, f in enumerate(work) if i not in positions]
-        elsewhere = set(union(work))
-        product = add(picked)
-        done = tuple(axis for axis in product.axes if axis in gone and axis not in elsewhere)
-        if done:
+    work: list[Factor | None] = [*factors]
+    structure = tuple(f.axes for f in factors), tuple(tuple(f.tensor.shape) for f in factors)
+    for step in contraction(*structure, frozenset(variables)):
+        product = add([member for i in step.members if (member := work[i])])
+        for i in step.members:
+            work[i] = None  # its memory is free once nothing else needs it
+        if step.done:
             if tape is not None:
-                tape.append(Summed(done, product))
-            dims = [product.axes.index(axis) for axis in done]
-            product = Factor(tuple(a for a in product.axes if a not in done), reduction(product.tensor, dims))
+                tape.append(Summed(step.done, product))
+            product = Factor(step.left, reduction(product.tensor, step.dims))
         work.append(product)
-    (result,) = work
-    return result
+    return product
 
 
-def backtrack(tape: Sequence[Summed | SummedTimeline], choose: Callable[[Tensor], Tensor]) -> dict[str, Factor]:
+def backtrack(
+    tape: Sequence[Summed | SummedTimeline],
+    choose: Callable[[Tensor], Tensor],
+    given: Mapping[str, Factor] | None = None,
+) -> dict[str, Factor]:
     """Go back through an elimination, choosing each variable's value given those chosen before.
 
-    Args: choose, from log weights (…, K) to indices (…), such as a draw or an argmax.
+    Args:
+        choose: from log weights (…, K) to indices (…), such as a draw or an argmax.
+        given: carried axes whose values were chosen elsewhere; they are among what is returned.
     Returns: for each variable, an integer factor over the plates (and carried axes) it was summed in.
     """
-    chosen: dict[str, Factor] = {}
+    chosen: dict[str, Factor] = dict(given or {})
     for step in reversed(tape):
         if isinstance(step, SummedTimeline):
             chosen.update(step.choose(chosen, choose))

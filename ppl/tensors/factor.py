@@ -72,9 +72,9 @@ def take(factor: Factor, chosen: Mapping[str, Factor], batch: Sequence[str], res
     )
     for axis in (a for a in factor.axes if a not in rest):
         if axis in chosen:
-            index.append(chosen[axis].aligned(batch))
+            index.append(chosen[axis].aligned(batch)[None])  # no scalar indices: torch reads them with .item()
         else:
             shape = [1] * len(batch)
             shape[list(batch).index(axis)] = -1
-            index.append(torch.arange(factor.size(axis), device=tensor.device).reshape(shape))
-    return tensor[tuple(index)] if index else tensor
+            index.append(torch.arange(factor.size(axis), device=tensor.device).reshape([1, *shape]))
+    return tensor[tuple(index)].squeeze(0) if index else tensor

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ppl.tensors.scan import Bundle, associative_scan
 
-_LOG_2PI = math.log(2 * math.pi)
+LOG_2PI = math.log(2 * math.pi)
 _TIME = -3
 
 
@@ -84,23 +84,14 @@ class Filtered:
 
     def log_density(self) -> Tensor:
         """The log density of all observations. Shapes: -> (*batch)."""
-        return -0.5 * (self.log_det + self.square + self.count * _LOG_2PI).sum(-1)
+        return -0.5 * (self.log_det + self.square + self.count * LOG_2PI).sum(-1)
 
 
 def kalman_filter(model: StateSpace, value: Tensor) -> Filtered:
     """Filter observations. Shapes: value (*batch, T, d), T at least 1."""
     model = model.over(value.shape[-2])
-    f, h = model.transition.mT, model.observation.mT
-    y = value - model.observation_loc
-    r = model.observation_cov
-    count = torch.full_like(y, 1.0)
-    if model.observed is not None:  # a missing entry becomes one that is 0, known to be, and tells of nothing else
-        keep = model.observed
-        y = torch.where(keep, y, torch.zeros_like(y))
-        h = torch.where(keep[..., None], h, torch.zeros_like(h))
-        one = torch.eye(r.shape[-1], dtype=r.dtype, device=r.device)
-        r = torch.where(keep[..., None] & keep[..., None, :], r, one)
-        count = keep.to(y.dtype).expand(y.shape)
+    f = model.transition.mT
+    y, h, r, count = seen(model, value)
     y, q, b = y[..., None], model.transition_cov, model.transition_loc[..., None]
     loc, cov = _filter_states(model, f, b, q, h, r, y)
     # every observation given those before it
@@ -108,10 +99,29 @@ def kalman_filter(model: StateSpace, value: Tensor) -> Filtered:
     cov_before = _append(model.initial_cov[..., None, :, :], cov[..., :-1, :, :])
     predicted_cov = f @ cov_before @ f.mT + q
     residual = y - h @ (f @ loc_before + b)
-    chol = torch.linalg.cholesky(_symmetric(h @ predicted_cov @ h.mT + r))
+    chol = torch.linalg.cholesky(symmetric(h @ predicted_cov @ h.mT + r))
     white = torch.linalg.solve_triangular(chol, residual, upper=False)
     log_det = 2 * chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return Filtered(loc.squeeze(-1), cov, log_det, white.square().sum((-1, -2)), count.sum(-1))
+
+
+def seen(model: StateSpace, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Observations less their noise's mean, their matrix (states in columns), noise covariance, and 1 where one counts.
+
+    A missing entry becomes one that is 0, known to be, and tells of nothing else.
+
+    Shapes: value (*batch, T, d) -> (*batch, T, d), (*batch, T, d, n), (*batch, T, d, d), (*batch, T, d).
+    """
+    h, r = model.observation.mT, model.observation_cov
+    y = value - model.observation_loc
+    if model.observed is None:
+        return y, h, r, torch.full_like(y, 1.0)
+    keep = model.observed
+    y = torch.where(keep, y, torch.zeros_like(y))
+    h = torch.where(keep[..., None], h, torch.zeros_like(h))
+    one = torch.eye(r.shape[-1], dtype=r.dtype, device=r.device)
+    r = torch.where(keep[..., None] & keep[..., None, :], r, one)
+    return y, h, r, keep.to(y.dtype).expand(y.shape)
 
 
 def _filter_states(
@@ -120,7 +130,7 @@ def _filter_states(
     """Means and covariances of the states given the observations so far."""
     # the first state's prior stands in for the noise of the first step
     p = f[..., :1, :, :] @ model.initial_cov[..., None, :, :] @ f[..., :1, :, :].mT + q[..., :1, :, :]
-    q = _replace_first(q, _symmetric(p))
+    q = _replace_first(q, symmetric(p))
     b = _replace_first(b, f[..., :1, :, :] @ model.initial_loc[..., None, :, None] + b[..., :1, :, :])
     f = _replace_first(f, torch.zeros_like(f[..., :1, :, :]))
     _, loc, cov, _, _ = associative_scan(_combine, _elements(f, b, q, h, r, y), _TIME)
@@ -130,7 +140,7 @@ def _filter_states(
 def _elements(f: Tensor, b: Tensor, q: Tensor, h: Tensor, r: Tensor, y: Tensor) -> Bundle:
     """What each step says: p(z_t | z_{t-1}, x_t) = N(a z_{t-1} + b, c), p(x_t | z_{t-1}) ∝ exp(z·eta - ½ z·j z)."""
     hq = h @ q
-    chol = torch.linalg.cholesky(_symmetric(hq @ h.mT + r))
+    chol = torch.linalg.cholesky(symmetric(hq @ h.mT + r))
     gain = torch.cholesky_solve(hq, chol).mT
     residual = y - h @ b
     rest = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device) - gain @ h
@@ -139,9 +149,9 @@ def _elements(f: Tensor, b: Tensor, q: Tensor, h: Tensor, r: Tensor, y: Tensor) 
     return (
         rest @ f,
         b + gain @ residual,
-        _symmetric(rest @ q @ rest.mT + gain @ r @ gain.mT),
+        symmetric(rest @ q @ rest.mT + gain @ r @ gain.mT),
         pulled @ residual,
-        _symmetric(pulled @ hf),
+        symmetric(pulled @ hf),
     )
 
 
@@ -159,9 +169,9 @@ def _combine(left: Bundle, right: Bundle) -> Bundle:
     return (
         a2 @ a,
         a2 @ b + b2,
-        _symmetric(a2 @ c @ a2.mT + c2),
+        symmetric(a2 @ c @ a2.mT + c2),
         a.mT @ (eta2 - j2 @ b1) + eta1,
-        _symmetric(a.mT @ j2 @ a1 + j1),
+        symmetric(a.mT @ j2 @ a1 + j1),
     )
 
 
@@ -198,11 +208,11 @@ def smoother(model: StateSpace, filtered: Filtered) -> Backward:
     f = model.transition.mT[..., 1:, :, :]
     q, b = model.transition_cov[..., 1:, :, :], model.transition_loc[..., 1:, :, None]
     here, spread = loc[..., :-1, :, :], cov[..., :-1, :, :]
-    chol = torch.linalg.cholesky(_symmetric(f @ spread @ f.mT + q))
+    chol = torch.linalg.cholesky(symmetric(f @ spread @ f.mT + q))
     gain = torch.cholesky_solve(f @ spread, chol).mT
     rest = torch.eye(f.shape[-1], dtype=f.dtype, device=f.device) - gain @ f
     shift = here - gain @ (f @ here + b)
-    noise = _symmetric(rest @ spread @ rest.mT + gain @ q @ gain.mT)
+    noise = symmetric(rest @ spread @ rest.mT + gain @ q @ gain.mT)
     return Backward(
         _append(gain, torch.zeros_like(cov[..., -1:, :, :])),
         _append(shift, loc[..., -1:, :, :]),
@@ -229,7 +239,7 @@ def absorb(model: StateSpace, value: Tensor, noise_cov: Tensor) -> tuple[StateSp
     pulled = torch.cholesky_solve(h, chol).mT
     last_eta, last_j = torch.zeros_like(eta[..., :1, :, :]), torch.zeros_like(j[..., :1, :, :])
     eta_here = _append(eta[..., 1:, :, :], last_eta) + pulled @ (y - m)
-    j_here = _append(j[..., 1:, :, :], last_j) + _symmetric(pulled @ h)
+    j_here = _append(j[..., 1:, :, :], last_j) + symmetric(pulled @ h)
     a, b, q = _weigh(f, b, q, eta_here, j_here)
     start = model.initial_loc[..., None]
     _, start, cov = _weigh(start, start, model.initial_cov, eta[..., 0, :, :], j[..., 0, :, :])
@@ -244,7 +254,7 @@ def absorb(model: StateSpace, value: Tensor, noise_cov: Tensor) -> tuple[StateSp
         q,
         (rest @ h).mT,
         (rest @ m + gain @ y).squeeze(-1),
-        _symmetric(rest @ r @ rest.mT + gain @ noise_cov @ gain.mT),
+        symmetric(rest @ r @ rest.mT + gain @ noise_cov @ gain.mT),
     )
     return absorbed, kalman_filter(replace(model, observation_cov=both), value).log_density()
 
@@ -259,7 +269,7 @@ def _weigh(f: Tensor, b: Tensor, q: Tensor, eta: Tensor, j: Tensor) -> tuple[Ten
         solved: Tensor = torch.linalg.lu_solve(*wide, x.expand(batch + x.shape[-2:]))
         return solved
 
-    return solve(f), solve(b + q @ eta), _symmetric(solve(q))
+    return solve(f), solve(b + q @ eta), symmetric(solve(q))
 
 
 def affine_path(transition: Tensor, noise: Tensor, initial: Tensor) -> Tensor:
@@ -308,7 +318,7 @@ def _compose(outer: Bundle, inner: Bundle) -> Bundle:
 def _compose_moments(outer: Bundle, inner: Bundle) -> Bundle:
     """The same with Gaussian noise in both."""
     (a, u, p), (c, v, r) = outer, inner
-    return a @ c, a @ v + u, _symmetric(a @ r @ a.mT + p)
+    return a @ c, a @ v + u, symmetric(a @ r @ a.mT + p)
 
 
 def _replace_first(x: Tensor, first: Tensor) -> Tensor:
@@ -328,5 +338,5 @@ def _root(cov: Tensor) -> Tensor:
     return root
 
 
-def _symmetric(x: Tensor) -> Tensor:
+def symmetric(x: Tensor) -> Tensor:
     return 0.5 * (x + x.mT)

@@ -81,3 +81,9 @@ def _parts(x: Tensor, y: Tensor) -> tuple[int, int]:
 def chain_maps(first: Bundle, second: Bundle) -> Bundle:
     """Apply one map after another; a map is the list of the images of 0 … K - 1. Shapes: (*, K), (*, K) -> (*, K)."""
     return (second[0].gather(-1, first[0]),)
+
+
+def draw_index(logits: Tensor, sample_shape: tuple[int, ...] = ()) -> Tensor:
+    """An index from each row of log weights. Shapes: (*, K) -> (*sample_shape, *)."""
+    noise = torch.empty((*sample_shape, *logits.shape), dtype=logits.dtype, device=logits.device).exponential_()
+    return (logits - noise.log()).argmax(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -108,3 +109,6 @@ def _tensors(thing: Any, depth: int = 0) -> Iterator[Tensor]:
             yield from _tensors(part, depth)
     elif isinstance(thing, (torch.distributions.Distribution, torch.distributions.transforms.Transform)) and depth < 8:
         yield from _tensors(vars(thing), depth + 1)
+    elif dataclasses.is_dataclass(thing) and not isinstance(thing, type) and depth < 8:  # a distribution's parts
+        for part in dataclasses.fields(thing):
+            yield from _tensors(getattr(thing, part.name, None), depth + 1)

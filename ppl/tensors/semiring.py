@@ -14,7 +14,7 @@ def log_sum_exp(x: Tensor, dims: Sequence[int]) -> Tensor:
     """log Σ exp(x) over some dims; where all entries are -inf, -inf with a zero gradient instead of NaN."""
     top = x.detach().amax(tuple(dims), keepdim=True)
     top = torch.where(top.isfinite(), top, torch.zeros_like(top))
-    total = (x - top).exp().sum(tuple(dims))
+    total = (x - top).exp_().sum(tuple(dims))  # in place: one copy of the size of x, not two
     empty = total == 0
     safe = torch.where(empty, torch.ones_like(total), total).log() + top.squeeze(tuple(dims))
     return safe.masked_fill(empty, -torch.inf)

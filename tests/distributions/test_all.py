@@ -210,8 +210,9 @@ class TestDensity:
         )
 
     def test_enumerate_support(self, case: Case) -> None:
-        d = case.build()
-        if not d.has_enumerate_support or case.note == "counts":
+        with dist.validation_enabled(case.note != "counts"):  # listed values lie outside of smaller supports
+            d = case.build()
+        if not d.has_enumerate_support:
             with pytest.raises((ValueError, NotImplementedError)):
                 d.enumerate_support()
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.stats as st
@@ -13,6 +14,7 @@ import torch
 import ppl.distributions as dist
 from ppl.tensors.count_draws import draw_multinomial
 from ppl.tensors.gauss_hermite import gauss_hermite
+from ppl.tensors.live_bytes import LiveBytes
 
 
 def gradient(d: Any, parameter: torch.Tensor, value: Any) -> float:
@@ -103,6 +105,38 @@ class TestValues:
         torch.testing.assert_close(got, torch.stack(expected))
 
 
+class TestTailsOfBetaBinomial:
+    def test_against_scipy(self) -> None:
+        a, b, n = ([0.3, 1.4], [2.5, 0.6], [3.0, 60.0])
+        d = dist.BetaBinomial(*(torch.tensor(v, dtype=torch.float64, requires_grad=v is not n) for v in (a, b, n)))
+        x = torch.tensor([[-1.0, -1.0], [0.0, 0.0], [1.5, 30.0], [2.0, 59.0], [3.0, 60.0], [7.0, 70.0]]).double()
+        law = st.betabinom([3, 60], a, b)
+        np.testing.assert_allclose(d.cdf(x).detach(), law.cdf(x.numpy()), rtol=1e-10)
+        with np.errstate(divide="ignore"):
+            np.testing.assert_allclose(d.log_cdf(x).detach(), np.log(law.cdf(x.numpy())), rtol=1e-9, atol=1e-12)
+        inner = x[1:-2]
+        np.testing.assert_allclose(d.log_survival(inner).detach(), np.log(law.sf(inner.numpy())), rtol=1e-8)
+        assert d.log_survival(x[-2:]).eq(-torch.inf).all() and d.log_survival(x[0]).eq(0.0).all()
+        for tail in (d.cdf, d.log_cdf, d.log_survival):
+            found = torch.autograd.grad(tail(inner).sum(), (d.concentration1, d.concentration0))
+            assert all(gradient.isfinite().all() for gradient in found)
+
+    @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+    def test_where_the_probabilities_underflow(self, dtype: torch.dtype, rtol: float) -> None:
+        d = dist.BetaBinomial(torch.tensor(3e4, dtype=dtype), torch.tensor(1e4, dtype=dtype), 2000)
+        with mpmath.workdps(30):
+
+            def mass(k: int) -> Any:
+                return mpmath.binomial(2000, k) * mpmath.beta(k + 3 * 10**4, 2000 - k + 10**4)
+
+            whole = mpmath.beta(3 * 10**4, 10**4)
+            low = float(mpmath.log(sum(mass(k) for k in range(301)) / whole))
+            high = float(mpmath.log(sum(mass(k) for k in range(1991, 2001)) / whole))
+        assert low < -1000 and high < -300
+        assert d.log_cdf(torch.tensor(300.0, dtype=dtype)).item() == pytest.approx(low, rel=rtol)
+        assert d.log_survival(torch.tensor(1990.0, dtype=dtype)).item() == pytest.approx(high, rel=rtol)
+
+
 class TestExtended:
     def test_negative_totals(self) -> None:
         total = torch.tensor([3.0, -3.0, -0.5, 0.0, 2.5], requires_grad=True)
@@ -161,15 +195,19 @@ class TestMixtures:
 
 
 class TestEnumeration:
-    def test_different_totals_are_named(self) -> None:
-        for d in (
-            dist.Binomial(torch.tensor([2, 5]), 0.3),
-            dist.BetaBinomial(1.0, 2.0, torch.tensor([2.0, 5.0])),
+    def test_the_largest_support_is_listed_where_it_differs_along_the_batch(self) -> None:
+        ends = torch.tensor([[3, 2], [3, 7]])
+        for d, values in (
+            (dist.Binomial(torch.tensor([2, 5]), 0.3, validate_args=False), range(6)),
+            (dist.BetaBinomial(1.0, 2.0, torch.tensor([2.0, 5.0]), validate_args=False), range(6)),
+            (dist.DiscreteUniform(ends[0], ends[1], validate_args=False), range(2, 8)),
         ):
             assert d.has_enumerate_support
-            for ask in (d.enumerate_support, lambda d=d: d.cardinality):
-                with pytest.raises(ValueError, match="total_count differs along the batch, from 2 to 5"):
-                    ask()
+            assert d.cardinality == len(values)
+            support = d.enumerate_support()
+            assert support.shape == (len(values), 2)
+            assert support[:, 0].tolist() == list(values)
+            torch.testing.assert_close(d.log_prob(support).exp().sum(0), torch.ones(2), check_dtype=False)
 
     @pytest.mark.parametrize("make", [dist.Poisson, lambda x: dist.NegativeBinomial(x, 0.5), dist.Geometric])
     def test_infinite(self, make: Any) -> None:
@@ -310,3 +348,26 @@ ERRORS: list[tuple[Any, str]] = [
 def test_bad_arguments(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_categories_of_shared_tables_are_read_in_place():
+    """A large table that plates share: same densities and gradients, and no copy of it for each index."""
+    logits = torch.randn(5, 1, 1, 100).requires_grad_()
+    value = torch.randint(100, (7, 20))
+    d = dist.Categorical(logits=logits).expand((5, 7, 20))
+    with LiveBytes() as counted:
+        found = d.log_prob(value)
+        (gradient,) = torch.autograd.grad(found.square().sum(), logits)
+    table = logits.log_softmax(-1).expand(5, 7, 20, 100)
+    expected = table.gather(-1, value.expand(5, 7, 20)[..., None])[..., 0]
+    (wanted,) = torch.autograd.grad(expected.square().sum(), logits)
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-12, atol=1e-12)
+    assert counted.peak < 5 * 7 * 20 * 100 * 8 / 5
+
+
+def test_a_density_that_plates_share_is_not_repeated_for_each():
+    d = dist.Categorical(torch.ones(4, 3)).expand((1000, 4))
+    assert d.log_prob(torch.arange(3).reshape(3, 1, 1)).shape == (3, 1000, 4)
+    assert d.log_prob(torch.arange(3).reshape(3, 1, 1)).untyped_storage().nbytes() == 3 * 4 * 8
+    assert d.logits.shape == d.probs.shape == (1000, 4, 3)

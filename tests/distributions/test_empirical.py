@@ -61,7 +61,7 @@ def test_repeated_samples_add_up(log_weights: torch.Tensor) -> None:
 
 def test_a_batch_with_repeated_samples_is_not_enumerated(log_weights: torch.Tensor) -> None:
     d = dist.Empirical(torch.tensor([[5, 6, 5, 7], [1, 2, 3, 4]]), log_weights.expand(2, 4))
-    with pytest.raises(ValueError, match="some samples of its batch are equal"):
+    with pytest.raises(ValueError, match="differ along its batch, and some are equal"):
         d.enumerate_support()
 
 

@@ -140,7 +140,9 @@ def test_a_trace_in_a_trace_records_the_same(program):
     with handlers.trace() as outer, handlers.trace() as inner:
         program()
     assert list(outer) == list(inner)
-    assert all(outer[name] is inner[name] for name in outer)
+    for name in outer:  # markov loops are counted in each record for itself
+        a, b = outer[name], inner[name]
+        assert a is b or (a.steps and a.steps == b.steps and a.value is b.value and a.fn is b.fn)
 
 
 # -- condition, substitute, uncondition

@@ -158,3 +158,47 @@ def test_markov_says_what_it_wants():
         ppl.markov(range(3), history=-1)
     with pytest.raises(TypeError, match="markov: nothing to iterate over"):
         list(ppl.markov())
+
+
+def two_loops(shared):
+    for i in ppl.markov(range(2)):
+        for j in ppl.markov(range(2), history=2):
+            ppl.sample(f"a_{i}_{j}", dist.Normal(0.0, 1.0))
+    for i in shared:
+        ppl.sample(f"b_{i}", dist.Normal(0.0, 1.0))
+
+
+def test_two_runs_of_a_program_have_equal_steps():
+    """Also with a loop made outside of it, under other loops, and in many threads."""
+
+    def steps_of(_=None):
+        record = handlers.trace(two_loops).get_trace(shared)
+        return {name: site.steps for name, site in record.nodes.items()}
+
+    shared = ppl.markov(range(3))
+    first = steps_of()
+    assert [s.loop for s in first["a_0_1"]] == [0, 1]
+    assert [s.loop for s in first["a_1_0"]] == [0, 2]
+    assert [(s.loop, s.step) for s in first["b_2"]] == [(3, 2)]
+    assert steps_of() == first
+    with ThreadPoolExecutor(8) as pool:
+        assert all(found == first for found in pool.map(steps_of, range(40)))
+    recorder = handlers.trace(two_loops)
+    for _ in range(2):
+        recorder(shared)
+        assert {name: site.steps for name, site in recorder.trace.nodes.items()} == first
+
+
+def test_a_program_in_a_program_counts_for_itself():
+    inner = []
+
+    def model():
+        for i in ppl.markov(range(2)):
+            with handlers.trace() as record:
+                for j in ppl.markov(range(2)):
+                    ppl.sample(f"z_{i}_{j}", dist.Normal(0.0, 1.0))
+            inner.append({name.split("_")[2]: site.steps for name, site in record.nodes.items()})
+
+    record = handlers.trace(model).get_trace()
+    assert [[s.loop for s in site.steps] for site in record.nodes.values()] == [[0, 1], [0, 1], [0, 2], [0, 2]]
+    assert [[s.loop for s in steps] for steps in inner[1].values()] == [[0, 1], [0, 1]]

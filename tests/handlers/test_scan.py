@@ -191,6 +191,24 @@ def test_subsampled_plate_has_one_subsample_for_all_steps() -> None:
     assert torch.allclose(trace.log_prob("x"), expected)
 
 
+def test_steps_of_many_kinds() -> None:
+    """A step may choose its distribution by the carry, as long as the shapes agree."""
+
+    def model() -> None:
+        def step(t: int, _: None) -> tuple[int, None]:
+            ppl.sample("x", dist.Normal(0.0, 1.0) if t % 2 else dist.Laplace(1.0, 2.0))
+            return t + 1, None
+
+        ppl.scan(step, 0, length=4)
+
+    torch.manual_seed(8)
+    site = (trace := handlers.trace(model).get_trace())["x"]
+    x = site.tensor
+    expected = [(dist.Normal(0.0, 1.0) if t % 2 else dist.Laplace(1.0, 2.0)).log_prob(x[t]) for t in range(4)]
+    assert torch.allclose(trace.log_prob("x"), torch.stack(expected))
+    assert torch.equal(site.fn.mean, torch.tensor([1.0, 0.0, 1.0, 0.0])) and site.fn.sample((5,)).shape == (5, 4)
+
+
 def test_traces_can_be_pickled_and_copied() -> None:
     torch.manual_seed(7)
     trace = handlers.trace(walk).get_trace(XS)

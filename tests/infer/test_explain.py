@@ -7,7 +7,10 @@ import torch
 
 import ppl
 import ppl.distributions as dist
-from ppl.infer import config_enumerate
+from ppl.infer import TraceEnum_ELBO, config_enumerate
+from ppl.infer.elbo.enumerated import enumerate_program
+from ppl.tensors.live_bytes import LiveBytes
+from ppl.tensors.semiring import log_sum_exp
 
 
 def test_a_chain_in_a_plate(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,3 +69,73 @@ def test_an_intractable_structure_names_its_plates() -> None:
 
     with pytest.raises(ValueError, match=r"'column', 'row'.*\['x'\]"):
         ppl.explain_enumeration(model)
+
+
+def mixture(w: torch.Tensor) -> None:
+    with ppl.plate("point", 500):
+        z = ppl.sample("z", dist.Categorical(w.softmax(-1)[0]))
+        ppl.sample("x", dist.Normal(w[1][z], 1.0), obs=torch.linspace(-2, 2, 500))
+
+
+def topics(w: torch.Tensor) -> None:
+    with ppl.plate("document", 40), ppl.plate("word", 20):
+        z = ppl.sample("z", dist.Categorical(w.softmax(-1)[0]))
+        ppl.sample("x", dist.Categorical(w.softmax(-1)[z]), obs=torch.arange(800).reshape(20, 40) % 8)
+
+
+def chain(w: torch.Tensor) -> None:
+    with ppl.plate("sequence", 30):
+        z = torch.zeros(30, dtype=torch.long)
+        for t in ppl.markov(range(12)):
+            z = ppl.sample(f"z_{t}", dist.Categorical(w.softmax(-1)[z]))
+            ppl.sample(f"x_{t}", dist.Normal(z.double(), 1.0), obs=torch.zeros(30))
+
+
+def two_plates(w: torch.Tensor) -> None:
+    a = ppl.sample("a", dist.Categorical(w.softmax(-1)[0]))
+    with ppl.plate("outer", 20, dim=-1):
+        b = ppl.sample("b", dist.Categorical(w.softmax(-1)[a]))
+        with ppl.plate("inner", 15, dim=-2):
+            c = ppl.sample("c", dist.Categorical(w.softmax(-1)[b]))
+            d = ppl.sample("d", dist.Categorical(w.softmax(-1)[c]))
+            ppl.sample("x", dist.Normal((b + c + d).double(), 1.0), obs=torch.zeros(15, 20))
+
+
+@pytest.mark.parametrize("model", [mixture, topics, chain, two_plates])
+def test_what_is_announced_is_what_a_step_takes(model: object) -> None:
+    """Bytes and operations within a factor of 1.5 (five for each entry of a product)."""
+    w = torch.randn(8, 8).requires_grad_()
+    marked = config_enumerate(model)
+    cost = ppl.explain_enumeration(marked, w)
+    elbo = TraceEnum_ELBO(max_plate_nesting=2)
+    elbo(marked, lambda *args: None, w)  # the first run checks
+    with LiveBytes() as both:
+        elbo(marked, lambda *args: None, w).backward()
+    assert 1 / 1.5 < (cost.memory + cost.gradients) / both.peak < 1.5
+    with torch.no_grad():
+        with LiveBytes() as forward:
+            elbo(marked, lambda *args: None, w)
+        unlearned = ppl.explain_enumeration(marked, w)
+        assert 1 / 1.5 < unlearned.memory / forward.peak < 1.5
+        found = enumerate_program(marked, (w,), {}, None)
+        with LiveBytes() as summing:
+            found.eliminate(log_sum_exp)
+    assert 1 / 1.5 < 5 * cost.operations / summing.entries < 1.5
+
+
+def test_a_limit_tells_its_slices(capsys: pytest.CaptureFixture[str]) -> None:
+    w = torch.randn(8, 8)
+    marked = config_enumerate(two_plates)
+    free = ppl.explain_enumeration(marked, w, memory_limit=10**9)
+    assert free.slices == () and "everything at once" in capsys.readouterr().out
+    cost = ppl.explain_enumeration(marked, w, memory_limit=300_000)
+    (first, *_) = cost.slices
+    assert first.count == -(-{"outer": 20, "inner": 15}[first.plate] // first.elements) > 1
+    assert f"plate '{first.plate}' in {first.count} slices of {first.elements}" in capsys.readouterr().out
+    assert cost.memory <= free.memory
+    deep = ppl.explain_enumeration(marked, w, memory_limit=95_000)
+    assert any(s.within for s in deep.slices) and "within each slice of" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="memory_limit is 100"):
+        ppl.explain_enumeration(marked, w, memory_limit=100)
+    with pytest.raises(ValueError, match="explain_enumeration: memory_limit"):
+        ppl.explain_enumeration(marked, w, memory_limit=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from random_arrangements import arrangement
 from random_programs import Network, network
 
 import ppl
@@ -13,6 +14,7 @@ from ppl.infer import TraceEnum_ELBO, compute_marginals, infer_discrete
 COUNT = 80  # of each kind
 MANY = 2500  # under the marker slow
 KINDS = ["plain", "sparse", "time", "guided"]
+ARRANGED = ["arranged", "arranged and guided", "guided chain"]
 
 
 def nothing() -> None:
@@ -53,11 +55,40 @@ def check_bound(kind: str, seed: int) -> bool:
     return True
 
 
+def check_arrangement(kind: str, seed: int) -> bool:
+    """The same for a program with a loop, a subsample, partly observed sites and supports that depend."""
+    guided = "guided" in kind
+    net = arrangement(seed, guided, "chain" in kind)
+    loss = solvable(net, guided)
+    if loss is None:
+        return False
+    expected = net.elbo() if guided else net.factor * net.evidence()
+    if expected.isfinite():
+        assert_same(-loss, expected, net)
+    else:  # more successes than any choice, or the guide's, allows
+        assert loss == torch.inf
+    return True
+
+
 @pytest.mark.parametrize("seed", range(COUNT))
 @pytest.mark.parametrize("kind", KINDS)
 def test_bounds_and_gradients(kind: str, seed: int) -> None:
     if not check_bound(kind, seed):
         pytest.skip("not tractable")
+
+
+@pytest.mark.parametrize("seed", range(3 * COUNT // 4))
+@pytest.mark.parametrize("kind", ARRANGED)
+def test_bounds_and_gradients_of_arrangements(kind: str, seed: int) -> None:
+    if not check_arrangement(kind, seed):
+        pytest.skip("not tractable")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hundred", range(MANY // 100))
+@pytest.mark.parametrize("kind", ARRANGED)
+def test_many_arrangements(kind: str, hundred: int) -> None:
+    assert sum(check_arrangement(kind, 10_000 + seed) for seed in range(100 * hundred, 100 * (hundred + 1))) > 80
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from ppl.infer.elbo.reductions import check_reductions
 from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_terms
 from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
+from ppl.tensors.factor import Factor
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -27,7 +28,7 @@ PARTICLES = "num_particles_vectorized"
 
 
 class ELBO:
-    """What the two objectives share. Use `Trace_ELBO` or `TraceEnum_ELBO`.
+    """What the objectives share. Use `Trace_ELBO`, `TraceEnum_ELBO` or `TraceTMC_ELBO`.
 
     Args:
         num_particles: how many draws of the guide an estimate averages.
@@ -36,6 +37,7 @@ class ELBO:
     """
 
     enumerates = False  # whether sites marked for enumeration are summed rather than drawn
+    sums_guide = False  # whether those of the guide are summed inside the logarithm too, rather than averaged outside
 
     def __init__(
         self, num_particles: int = 1, max_plate_nesting: int | None = None, vectorize_particles: bool = False
@@ -44,6 +46,7 @@ class ELBO:
             raise ValueError(f"{type(self).__name__}: num_particles must be at least 1, got {num_particles}.")
         self.num_particles, self.vectorize_particles = num_particles, vectorize_particles
         self.max_plate_nesting = max_plate_nesting
+        self.memory_limit: int | None = None  # bytes that summing out may hold
         self.baselines = Baselines()
         self.last_traces: tuple[Trace, Trace] | None = None  # of the latest estimate: model's and guide's
         self._found_nesting: int | None = None
@@ -123,7 +126,7 @@ class ELBO:
             return sum_all(log_q) - sum_all(log_p)
         terms = model_terms(model_trace, Terms())
         guide_terms(guide_trace, frozenset(), terms)
-        return self._assemble(terms, {}, guide_trace)
+        return self._assemble(terms, {}, guide_trace.nodes)
 
     def _enumerated(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], first_dim: int
@@ -141,46 +144,71 @@ class ELBO:
             check_reductions(guide, args, kwargs, first_dim)
         provenance = sequential.watch()
         for guided in sequential.runs(lambda: _run_enumerated(guide, args, kwargs, first_dim), provenance):
-            chosen, (guide_trace, axes) = guided.chosen, guided.result
+            chosen, (guide_trace, left) = guided.chosen, guided.result
             summed = enumerated_sites(guide_trace)
-            _check_dims_of_guide(guide_trace, summed)
+            _check_guide(guide_trace, summed)
             enumerated = frozenset(summed).union(chosen)
             guide_axes |= enumerated
-            guides.append((chosen, guide_terms(guide_trace, enumerated, Terms())))
+            guides.append((chosen, self._guide_terms(guide_trace, enumerated)))
+            outside = self._outside(guide_trace, enumerated)
             _grow(sizes_of_guide, guided.sizes)
             _join(sources_of_guide, guided.sources)
-            left = min((axis.dim for axis in axes), default=first_dim + 1) - 1
+            # of what the model draws, each of the guide's draws has a set of its own where these are averaged
+            axes = tuple(
+                Axis(name, dim, (), guide_trace[name].infer.num_samples if self.sums_guide else None)
+                for name in summed
+                for dim, owner in guide_trace[name].enum_dims
+                if owner == name
+            )
 
             def run_model(guide_trace: Trace = guide_trace, left: int = left, axes: tuple[Axis, ...] = axes) -> Any:
-                return _run_enumerated(replay(model, guide_trace), args, kwargs, left, axes)
+                return _run_enumerated(replay(model, guide_trace), args, kwargs, left - 1, axes)
 
             if self._matched is None and is_validation_enabled():
-                check_reductions(replay(model, guide_trace), args, kwargs, left, axes)
+                check_reductions(replay(model, guide_trace), args, kwargs, left - 1, axes)
             for ran in sequential.runs(run_model, provenance):
                 model_trace, _ = ran.result
                 names = enumerated.union(ran.chosen, enumerated_sites(model_trace))
                 self._check(model_trace, guide_trace, names)
-                terms = model_terms(model_trace, Terms(), names - enumerated)
-                terms.timelines = find_timelines(model_trace, names - enumerated)
+                terms = model_terms(model_trace, Terms(), names - outside)
+                terms.timelines = find_timelines(model_trace, names - outside)
                 models.append(({**chosen, **ran.chosen}, terms))
                 _grow(sizes, {**guided.sizes, **ran.sizes})
                 _join(sources, ran.sources)
                 for name in names:
                     home.update(homes((guide_trace if name in guide_trace else model_trace)[name]))
-        terms = _stack(models, sizes, sources, ("model", "scaled"))
-        terms.take_guide(_stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights")))
-        return self._assemble(terms, home, guide_trace, guide_axes)
+        terms = _stack(models, sizes, sources, ("model", "scaled", "scores"))
+        proposed = _stack(guides, sizes_of_guide, sources_of_guide, ("guide", "scores", "weights", "scaled"))
+        averaged = frozenset[str]() if self.sums_guide else guide_axes
+        _check_coupled({**terms.scores, **proposed.scores}, {**sources_of_guide, **sources}, averaged)
+        terms.scores = {name: score.sum(home.keys() - guide_axes) for name, score in terms.scores.items()}
+        return self._combine(terms, proposed, home, {**model_trace.nodes, **guide_trace.nodes}, guide_axes)
+
+    def _guide_terms(self, guide: Trace, enumerated: Names) -> Terms:
+        """The guide's part of a bound."""
+        return guide_terms(guide, enumerated, Terms())
+
+    def _outside(self, guide: Trace, enumerated: Names) -> Names:
+        """Which of the guide's enumerated sites the model does not sum out."""
+        return enumerated
+
+    def _combine(
+        self, terms: Terms, proposed: Terms, home: dict[str, Names], sites: Mapping[str, Site], guide_axes: Names
+    ) -> Tensor:
+        """The loss, of the model's and the guide's terms."""
+        terms.take_guide(proposed)
+        return self._assemble(terms, home, sites, guide_axes)
 
     def _assemble(
-        self, terms: Terms, home: dict[str, Names], guide_trace: Trace, guide_axes: Names = frozenset()
+        self, terms: Terms, home: dict[str, Names], sites: Mapping[str, Site], guide_axes: Names = frozenset()
     ) -> Tensor:
         for name, factor in terms.guide.items():
             check_home(name, factor, home)
-        costs = sum_out_model(terms, home, guide_axes) + list(terms.guide.values())
+        costs = sum_out_model(terms, home, guide_axes, self.memory_limit) + list(terms.guide.values())
         if not costs:
             return torch.zeros(())
         expectation = Expectation(terms.weights, home)
-        return -estimate(costs, terms.scores, expectation, guide_trace.nodes, self.baselines)
+        return -estimate(costs, terms.scores, expectation, sites, self.baselines)
 
     def _check(self, model_trace: Trace, guide_trace: Trace, enumerated: Names) -> None:
         self.last_traces = model_trace, guide_trace
@@ -203,28 +231,21 @@ class ELBO:
 
 def _run_enumerated(
     program: Program, args: tuple[Any, ...], kwargs: dict[str, Any], first_dim: int, axes: tuple[Axis, ...] = ()
-) -> tuple[Trace, tuple[Axis, ...]]:
+) -> tuple[Trace, int]:
+    """The record of an enumerated run, and the leftmost dim that it used."""
     with enum(first_available_dim=first_dim, axes=axes) as handler:
         record = run(program, args, kwargs)
-    return record, tuple(handler.axes)
+    return record, handler.left
 
 
-def _check_dims_of_guide(guide: Trace, enumerated: list[str]) -> None:
-    """A guide's enumerated sites must keep their dims, which the model's sites are to share."""
-    owners: dict[int, str] = {}
+def _check_guide(guide: Trace, enumerated: list[str]) -> None:
+    """Scans are the model's alone."""
     for name in enumerated:
         if guide[name].step_of or guide[name].spans:
             raise ValueError(
                 f"site '{guide[name].step_of or name}' of the guide is enumerated in a scan, which only models can do. Leave it "
                 "out of the guide, so that the model's is summed out, or write the guide's chain with ppl.markov."
             )
-        (dim,) = (dim for dim, axis in guide[name].enum_dims if axis == name)
-        if dim in owners:
-            raise ValueError(
-                f"sites '{owners[dim]}' and '{name}' of the guide are enumerated on one dim in turn, because they stand in "
-                "a markov loop. Loop over a plain range in the guide, where each site keeps its own dim."
-            )
-        owners[dim] = name
 
 
 def _repeat(program: Program, count: int, dim: int) -> Program:
@@ -244,6 +265,20 @@ def _checked(trace: Trace, name: str) -> Tensor:
 
 def _is_factor(site: Site) -> bool:
     return site.kind == "sample" and site.observed
+
+
+def _check_coupled(scores: Mapping[str, Factor], sources: Mapping[str, Names], averaged: Names) -> None:
+    """The runs of a program for a sequential site's values draw with the same random numbers, which scores know nothing of.
+
+    That is no matter where the values are averaged over, but inside a logarithm.
+    """
+    for name in scores:
+        inside = sources.get(name, averaged) - averaged - {name}
+        if inside:
+            raise ValueError(
+                f"site '{name}' is drawn without reparameterisation and depends on the sequential sites {sorted(inside)}. "
+                f"Enumerate these in parallel, or '{name}' over its whole support."
+            )
 
 
 def _grow(sizes: dict[str, int], seen: dict[str, int]) -> None:

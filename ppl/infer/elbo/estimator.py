@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ppl.infer.elbo.terms import Names, Terms, is_time, to_factor
 from ppl.site import Baseline, Site
-from ppl.tensors.elimination import Intractable, components, contract, eliminate
+from ppl.tensors.chunks import Query, TooLarge, eliminate_all_within
+from ppl.tensors.elimination import Intractable, components, contract
 from ppl.tensors.factor import Factor, add, union, weigh
 
 
@@ -44,11 +45,16 @@ class Baselines:
         return centred
 
 
-def sum_out_model(terms: Terms, home: Mapping[str, Names], guide_axes: Names) -> list[Factor]:
+def sum_out_model(
+    terms: Terms, home: Mapping[str, Names], guide_axes: Names, memory_limit: int | None = None
+) -> list[Factor]:
     """The model's costs with its enumerated sites summed out, scaled.
 
-    Args: home, the plates of each enumerated site, the model's and the guide's.
-    Raises: ValueError naming sites for an intractable structure, or for unequal scales within one sum.
+    Args:
+        home: the plates of each enumerated site, the model's and the guide's.
+        memory_limit: bytes that summing out may hold.
+    Raises: ValueError naming sites for an intractable structure, for unequal scales within one sum, or for one that
+        does not fit the limit.
     """
     variables = {name: plates for name, plates in home.items() if name not in guide_axes}
     carried = {name: home[name] for name in guide_axes}
@@ -57,22 +63,27 @@ def sum_out_model(terms: Terms, home: Mapping[str, Names], guide_axes: Names) ->
     for name, factor in terms.model.items():
         check_home(name, factor, home)
     costs = []
-    alias = {name: v for chain in terms.timelines.values() for v in chain.variables for name in chain.names(v)}
+    alias = {name: v for line in terms.timelines.values() for v in line.variables for name in line.names(v)}
+    timelines = tuple(terms.timelines.items())
+    jobs: list[tuple[list[Factor], Query]] = []
+    scales: list[Tensor | float] = []
     for component in components(list(terms.model.values()), variables, alias):
         members = [names[id(factor)] for factor in component]
         inside = set(variables).intersection(union(component))
         if not inside:
             costs += [_scaled(terms, name) for name in members]
             continue
-        scale = _common_scale(terms, members)
+        scales.append(_common_scale(terms, members))
         keep = all_plates.intersection(*(f.axes for f in component)).difference(terms.timelines)
-        try:
-            here = {v: variables[v] for v in inside.union(alias)}
-            summed = eliminate(component, here, all_plates, keep, carried, timelines=terms.timelines)
-        except Intractable as error:
-            raise ValueError(explain_intractable(error, terms.model)) from error
-        costs += [Factor(f.axes, f.tensor * scale) for f in summed]
-    return costs
+        summed = tuple((v, plates) for v, plates in variables.items() if v in inside or v in alias)
+        jobs.append((component, Query(summed, all_plates, keep, tuple(carried.items()), timelines=timelines)))
+    try:
+        found = [query(f) for f, query in jobs] if memory_limit is None else eliminate_all_within(memory_limit, jobs)
+    except Intractable as error:
+        raise ValueError(explain_intractable(error, terms.model)) from error
+    except TooLarge as error:
+        raise ValueError(explain_too_large(error)) from error
+    return costs + [Factor(f.axes, f.tensor * s) for factors, s in zip(found, scales, strict=True) for f in factors]
 
 
 def check_home(name: str, factor: Factor, home: Mapping[str, Names]) -> None:
@@ -97,6 +108,16 @@ def explain_intractable(error: Intractable, factors: Mapping[str, Factor]) -> st
         f"sites {sorted(error.variables)} cannot be summed out together: within plates {plates} they meet in "
         f"{meeting}, which would take time exponential in a plate's size. Make one of the plates sequential "
         "(`for i in ppl.plate(…)`), or give one of the sites to the guide."
+    )
+
+
+def explain_too_large(error: TooLarge) -> str:
+    """A sum that does not fit its limit in the words of the program: its sites, its plates, the bytes, and the way out."""
+    plates = ", ".join(f"'{p.removeprefix('plate ')}'" for p in sorted(error.plates))
+    where = f"even for one element of plate {plates} at a time" if plates else "and they are within no plate to cut up"
+    return (
+        f"summing out sites {sorted(error.variables)} takes {error.needed:,} bytes, {where}, but memory_limit is "
+        f"{error.limit:,}. Raise the limit, mark one of the sites 'sequential', or give it to the guide."
     )
 
 
@@ -138,6 +159,8 @@ class Expectation:
     def __init__(self, weights: Mapping[str, Factor], home: Mapping[str, Names]) -> None:
         self.weights, self.home = weights, home
         self.parents = {v: frozenset(f.axes).intersection(weights) - {v} for v, f in weights.items()}
+        self._rank = _ranks(self.parents)
+        self._known: dict[Names, Factor] = {}
 
     def _closure(self, axes: Names) -> Names:
         """Some enumerated sites with all those that they depend on."""
@@ -155,8 +178,47 @@ class Expectation:
             over = frozenset(v for v in over if not self.home[v] <= plates)
         if not over:
             return cost
-        log_weight = contract([self.weights[v] for v in sorted(over)], over - axes)
+        log_weight = self._marginal(axes) if plates is None or over >= self._closure(axes) else None
+        if log_weight is None:
+            log_weight = contract([self.weights[v] for v in sorted(over)], over - axes)
         return weigh(log_weight, cost).sum(over)
+
+    def _marginal(self, axes: Names) -> Factor | None:
+        """The joint log probability of some sites, going back from the last of them to the sites that it depends on.
+
+        What is met on the way is kept, so that all marginals of a chain take time linear in its length. None where the
+        way back becomes wide: other orders may then be better.
+        """
+        steps: list[tuple[Names, str]] = []
+        front = axes
+        while front and front not in self._known:
+            if len(front) > len(axes) + 2 or not self._rank:
+                return None
+            last = max(front, key=self._rank.__getitem__)
+            steps.append((front, last))
+            front = front - {last} | self.parents[last]
+        for wanted, last in reversed(steps):
+            before = wanted - {last} | self.parents[last]
+            factors = [self.weights[last], *([self._known[before]] if before else [])]
+            self._known[wanted] = contract(factors, before - wanted)
+        return self._known[axes]
+
+
+def _ranks(parents: Mapping[str, Names]) -> dict[str, int]:
+    """Numbers for sites that grow from parents to children; none where sites depend on each other in a circle."""
+    ranks: dict[str, int] = {}
+    waiting = list(parents)
+    while waiting:
+        late = []
+        for v in waiting:  # mostly in the order of the program, in which one pass is enough
+            if parents[v] <= ranks.keys():
+                ranks[v] = len(ranks)
+            else:
+                late.append(v)
+        if len(late) == len(waiting):
+            return {}
+        waiting = late
+    return ranks
 
 
 def estimate(

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ppl.distributions import Bernoulli, Categorical, Distribution, Empirical
 from ppl.distributions.steps import Steps
-from ppl.infer.elbo.enumerated import Enumerated, enumerate_program, support_of
+from ppl.infer.elbo.enumerated import Enumerated, check_limit, enumerate_program, support_of
+from ppl.infer.elbo.monte_carlo import refuse_monte_carlo
 from ppl.infer.elbo.posterior import join_steps
 from ppl.infer.elbo.terms import plate_axis
 from ppl.site import Site, plate_shape
@@ -21,21 +22,28 @@ Program = Callable[..., Any]
 
 
 def compute_marginals(
-    model: Program, *args: Any, first_available_dim: int | None = None, **kwargs: Any
+    model: Program,
+    *args: Any,
+    first_available_dim: int | None = None,
+    memory_limit: int | None = None,
+    **kwargs: Any,
 ) -> dict[str, Distribution]:
     """The posterior distribution of every site marked for enumeration, each by itself, all else given.
 
     Shapes: each marginal has the batch shape of its plates.
+    Args: memory_limit, the bytes that summing out may hold, as in `TraceEnum_ELBO`.
     Returns: by site, a Categorical over categories, a Bernoulli, or an Empirical over other supports.
     Raises: ValueError for a structure that cannot be summed out.
     """
+    check_limit(memory_limit, "compute_marginals")
     found = enumerate_program(model, args, kwargs, first_available_dim)
-    probabilities = marginal_probabilities(found)
+    refuse_monte_carlo({**found.names, **found.drawn}, "compute_marginals")
+    probabilities = marginal_probabilities(found, memory_limit)
     shaped = {name: site.replace(value=_in_plates(site, probabilities[name])) for name, site in found.names.items()}
     return {name: _distribution(found, site) for name, site in join_steps(shaped).items()}
 
 
-def marginal_probabilities(found: Enumerated) -> dict[str, Factor]:
+def marginal_probabilities(found: Enumerated, memory_limit: int | None = None) -> dict[str, Factor]:
     """The posterior probabilities of each enumerated site's values, over its plates and its own axis.
 
     The derivative of the log evidence by a field added to a site's log probabilities is the site's posterior probability;
@@ -60,7 +68,9 @@ def marginal_probabilities(found: Enumerated) -> dict[str, Factor]:
             found.drawn,
             found.values,
         )
-        evidence = torch.stack([f.tensor.sum() for f in fielded.eliminate(log_sum_exp)]).sum()
+        evidence = torch.stack(
+            [f.tensor.sum() for f in fielded.eliminate(log_sum_exp, memory_limit=memory_limit)]
+        ).sum()
         grads = torch.autograd.grad(evidence, [f.tensor for f in fields.values()])
     return {name: Factor(f.axes, grad) for (name, f), grad in zip(fields.items(), grads, strict=True)}
 

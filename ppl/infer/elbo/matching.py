@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ppl.infer.elbo.monte_carlo import is_monte_carlo
 from ppl.site import Site
 from ppl.trace import Trace
 
@@ -15,7 +16,11 @@ def check_match(model: Trace, guide: Trace, enumerated: Names, enumerates: bool)
     Raises: ValueError naming the sites and the fix.
     """
     latent, proposed = _by_statement(model.stochastic_nodes), guide.stochastic_nodes
-    missing = [name for name in latent if name not in proposed and latent[name].name not in enumerated]
+    missing = [
+        n
+        for n, s in latent.items()
+        if n not in proposed and s.name not in enumerated and not (enumerates and is_monte_carlo(s))
+    ]
     if missing:
         raise ValueError(_explain_missing(missing, latent, proposed, enumerates))
     extra = [n for n, s in proposed.items() if n not in latent and not s.infer.is_auxiliary]
@@ -78,7 +83,7 @@ def _check_marks(name: str, guide: Site, model: Site) -> None:
             f"site '{name}' is marked for enumeration in the model, but the guide draws it. Remove it from the guide to "
             "sum it out, or mark it with infer={'enumerate': 'parallel'} in the guide too."
         )
-    if guide.infer.enumerate is not None and model.infer.enumerate is None:
+    if guide.infer.enumerate is not None and guide.infer.num_samples is None and model.infer.enumerate is None:
         raise ValueError(
             f"site '{name}' is marked for enumeration in the guide, but not in the model. Mark it in both, with "
             "infer={'enumerate': 'parallel'} or config_enumerate, or in neither."

@@ -7,25 +7,25 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ppl.infer.elbo.enumerated import Enumerated, support_of
+from ppl.infer.elbo.enumerated import Enumerated, has_one_support, support_of, supports
+from ppl.infer.elbo.monte_carlo import refuse_monte_carlo
 from ppl.infer.elbo.terms import event_axes, plate_axis
 from ppl.site import Site, plate_shape
-from ppl.tensors.elimination import Summed, backtrack
 from ppl.tensors.factor import Factor, take
 from ppl.tensors.semiring import log_sum_exp, maximum
-from ppl.tensors.timeline import SummedTimeline
 from ppl.trace import Trace
 
 
-def posterior(found: Enumerated, temperature: int) -> Trace:
+def posterior(found: Enumerated, temperature: int, memory_limit: int | None = None) -> Trace:
     """A trace with values for the enumerated sites: a joint draw (temperature 1), or the most probable values (0).
 
     A site of a scan has its values of all steps.
     """
-    tape: list[Summed | SummedTimeline] = []
-    found.eliminate(log_sum_exp if temperature else maximum, tape)
-    chosen = backtrack(tape, _draw if temperature else _best)
-    decided = {name: _decide(found, site, chosen.get(name)) for name, site in found.names.items()}
+    refuse_monte_carlo({**found.names, **found.drawn}, "infer_discrete")
+    chosen = (
+        found.choose(log_sum_exp, _draw, memory_limit) if temperature else found.choose(maximum, _best, memory_limit)
+    )
+    decided = {name: _decide(found, site, chosen) for name, site in found.names.items()}
     decided.update({name: _select(found.drawn[name], value, chosen) for name, value in found.values.items()})
     trace = Trace()
     trace.nodes = {n: site for n, site in found.traces[0][1].nodes.items() if site.kind == "plate"}
@@ -74,11 +74,14 @@ def _select(site: Site, value: Factor, chosen: Mapping[str, Factor]) -> Site:
     return site.replace(value=picked.reshape(shape + site.fn.event_shape), enum_dims=())
 
 
-def _decide(found: Enumerated, site: Site, index: Factor | None) -> Site:
+def _decide(found: Enumerated, site: Site, chosen: Mapping[str, Factor]) -> Site:
     """A site with the chosen indices as its values, in a form to replay."""
     axes, sizes, shape = _batch(site)
-    value = support_of(found, site)
+    index = chosen.get(site.name)
     if index is None:  # a single value, which no factor shows as an axis
-        index = Factor((), torch.zeros((), dtype=torch.long, device=value.device))
+        index = Factor((), torch.zeros((), dtype=torch.long, device=site.tensor.device))
+    if not has_one_support(found, site):
+        return _select(site, supports(found, site), {**chosen, site.name: index})
+    value = support_of(found, site)
     picked = value[index.aligned(axes).expand(sizes)]
     return site.replace(value=picked.reshape(shape + site.fn.event_shape), enum_dims=())

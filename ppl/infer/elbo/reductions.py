@@ -1,4 +1,4 @@
-"""Does a program mix the values of an enumerated site?
+"""Does a program mix the values of an enumerated site, or look further back than its markov loops say?
 
 Enumeration puts all values of a site on one dim, and every later operation must leave that dim alone: `z.mean()` or
 `z.sum(-1)` would average the support away, and give a wrong number without a sound. Provenance shows it: a distribution
@@ -36,6 +36,13 @@ class _watch(Handler):
         dims = {name: dim for dim, name in done.enum_dims}
         for name in sorted(sources & dims.keys()):
             self._check(done, name, dims[name])
+        lost = sorted((sources & self.sizes.keys()) - dims.keys() - {site.name})
+        if lost and not site.moments:  # a scan looks further back only where it needs any value at all
+            raise ValueError(
+                f"site '{site.name}' was computed from the enumerated sites {lost}, which lie further back than its markov "
+                "loop says, so that their dims are in use by others. Give markov a longer history, or carry no more than "
+                "the last values from step to step."
+            )
         if site.name not in dims:
             return done.replace(value=self.provenance.mark(done.tensor, sources)) if done.drawn else done
         shape = done.tensor.shape[: done.tensor.dim() - len(done.fn.event_shape)]
@@ -48,9 +55,10 @@ class _watch(Handler):
             return
         raise ValueError(
             f"site '{site.name}' was computed from the enumerated site '{name}', but does not vary with its {size} values, "
-            f"which lie on dim {dim} (batch shape {tuple(batch)}): a reduction such as .sum() or .mean() has mixed them. "
-            "Reduce over event dims only, by negative numbers; to reduce over a plate, make it sequential "
-            "(`for i in ppl.plate(…)`)."
+            f"which lie on dim {dim} (batch shape {tuple(batch)}): a reduction such as .sum() or .mean() has mixed them, "
+            "or the distribution took the dim for one of its own. Reduce over event dims only, by negative numbers; to "
+            "reduce over a plate, make it sequential (`for i in ppl.plate(…)`); where a parameter's last batch dim is "
+            f"time, give it one (`table[{name}[..., None]]`)."
         )
 
 

@@ -16,8 +16,9 @@ from typing import Generic, TypeVar
 
 import torch
 
+from ppl.distributions.distribution import broadcast_shape
 from ppl.handlers.enum import support_on_dim
-from ppl.site import Site, expand_to_plates
+from ppl.site import Site, expand_to_plates, plate_shape
 from ppl.stack import Handler, perform
 from ppl.tensors.factor import Factor, union
 from ppl.tensors.provenance import Names, Provenance
@@ -45,6 +46,7 @@ class choose(Handler):
     def __init__(self, path: Sequence[int], provenance: Provenance) -> None:
         super().__init__()
         self.path, self.provenance = path, provenance
+        self._blind = not provenance.is_used  # in the run that finds the first choice nothing is tracked
         self.chosen: Assignment = {}
         self.sizes: list[int] = []
         self.sources: dict[str, Names] = {}
@@ -53,6 +55,9 @@ class choose(Handler):
         if site.kind != "sample":
             return perform(site)
         marked = site.infer.enumerate == "sequential" and site.value is None and not site.observed
+        known = self.provenance.of((site.distribution, site.mask, site.scale)) | self.provenance.control
+        if known or (self.chosen and self._blind):
+            site = site.replace(branch=True)
         done = self._decide(site) if marked else perform(site)
         seen = (site.distribution, site.mask, site.scale, done.value)
         names = self.provenance.of(seen) | self.provenance.control
@@ -70,7 +75,8 @@ class choose(Handler):
         index = self.path[position] if position < len(self.path) else 0
         self.sizes.append(values.size(0))
         self.chosen[site.name] = index
-        return perform(site.replace(value=values[index].expand(d.shape())))
+        shape = broadcast_shape(values.shape[1:], plate_shape(site.plates) + d.event_shape)  # of no enumeration dims
+        return perform(site.replace(value=values[index].expand(shape), branch=True))
 
 
 def watch() -> Provenance:
@@ -131,12 +137,13 @@ def stack(
     for name in names:
         present = [factors[name] for _, factors in parts if name in factors]
         inner = union(present)
-        size = {axis: f.size(axis) for f in present for axis in f.axes}
+        size: dict[str, int] = {}
+        _grow(size, [{axis: f.size(axis) for axis in f.axes} for f in present])
         blank = present[0].tensor.new_zeros([size[axis] for axis in inner])
         rows = []
         for index, (assignment, factors) in zip(indices, cells, strict=True):
             if name in factors:
-                row = factors[name].aligned(inner).expand(blank.shape)
+                row = _filled(factors[name], name, size, impossible).aligned(inner).expand(blank.shape)
             elif name in inner:  # an enumerated site that this run does not have: one value, which is certain
                 first = torch.zeros(1, dtype=torch.long, device=blank.device)
                 row = (blank + impossible).index_fill(inner.index(name), first, 0.0)
@@ -149,6 +156,29 @@ def stack(
         free = [axis for axis in axes if axis != name and axis not in sources.get(name, ())]
         stacked[name] = _without_constant_axes(full, free)
     return stacked
+
+
+def _grow(sizes: dict[str, int], seen: Sequence[Mapping[str, int]]) -> None:
+    for found in seen:
+        for axis, size in found.items():
+            sizes[axis] = max(size, sizes.get(axis, 0))
+
+
+def _filled(factor: Factor, name: str, sizes: Mapping[str, int], impossible: float) -> Factor:
+    """A run's factor of site `name`, filled up to the sizes that other runs have.
+
+    A site may have fewer values in this run: the missing ones are impossible in its own factor, and of no account in
+    others. Nor is there a density where a plate is smaller.
+    """
+    if name in sizes and name not in factor.axes:
+        factor = Factor((name, *factor.axes), factor.tensor.unsqueeze(0))
+    for dim, axis in enumerate(factor.axes):
+        missing = sizes[axis] - factor.tensor.size(dim)
+        if missing:
+            shape = [*factor.tensor.shape[:dim], missing, *factor.tensor.shape[dim + 1 :]]
+            rest = factor.tensor.new_full(shape, impossible if axis == name else 0.0)
+            factor = Factor(factor.axes, torch.cat([factor.tensor, rest], dim))
+    return factor
 
 
 def _occupant(

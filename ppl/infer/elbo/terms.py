@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Size, Tensor
 
 from ppl.distributions import validation
 from ppl.distributions.distribution import broadcast_shape
+from ppl.distributions.prototype import has_varying_support
+from ppl.infer.elbo.monte_carlo import check_score, is_monte_carlo, log_proposal, log_share, log_source
 from ppl.site import Site, plate_shape
 from ppl.tensors.factor import Factor
 from ppl.tensors.timeline import Timeline
-from ppl.trace import Trace, masked
+from ppl.trace import Trace, density, masked
 
 Names = frozenset[str]
 
@@ -76,15 +79,15 @@ class Terms:
 
     model: dict[str, Factor] = field(default_factory=dict)  # log densities, with masks, without scales
     guide: dict[str, Factor] = field(default_factory=dict)  # -(log densities), masked and scaled, for their values
-    scores: dict[str, Factor] = field(default_factory=dict)  # score functions of the guide's drawn sites
+    scores: dict[str, Factor] = field(default_factory=dict)  # score functions of the drawn sites
     weights: dict[str, Factor] = field(default_factory=dict)  # log probabilities of the guide's enumerated sites
-    scales: dict[str, Tensor | float] = field(default_factory=dict)  # of the model's sites
+    scales: dict[str, Tensor | float] = field(default_factory=dict)  # of the sites
     scaled: dict[str, Factor] = field(default_factory=dict)  # the scales that are tensors, as factors
     timelines: dict[str, Timeline] = field(default_factory=dict)  # the model's time axes
 
     def take_guide(self, other: Terms) -> None:
         """Take over the guide's part of other terms."""
-        self.guide, self.scores, self.weights = other.guide, other.scores, other.weights
+        self.guide, self.scores, self.weights = other.guide, {**self.scores, **other.scores}, other.weights
 
 
 def guide_terms(trace: Trace, enumerated: Names, into: Terms) -> Terms:
@@ -93,20 +96,49 @@ def guide_terms(trace: Trace, enumerated: Names, into: Terms) -> Terms:
         if site.kind != "sample":
             continue
         log_q = trace.log_prob(name)
-        if name in enumerated:
-            into.weights[name] = to_factor(_unmasked(trace, name), site)
+        if name in enumerated and not is_monte_carlo(site):
+            into.weights[name] = to_factor(unmasked(trace, name), site)
             into.guide[name] = to_factor(-log_q, site)
             continue
         with validation.trusted():
             parts = site.fn.score_parts(site.tensor)
         if isinstance(parts.score_function, Tensor):
             into.scores[name] = to_factor(parts.score_function, site)
+        if name in enumerated:
+            into.weights[name] = _weight_of_draws(trace, name, name in into.scores)
+        if name in into.scores:
             pathwise = parts.entropy_term
             if isinstance(pathwise, Tensor):
                 pathwise = masked(pathwise, site.mask) * site.scale
             log_q = log_q.detach() + (pathwise - pathwise.detach() if isinstance(pathwise, Tensor) else 0.0)
         into.guide[name] = to_factor(-log_q, site)
     return into
+
+
+def _weight_of_draws(trace: Trace, name: str, scored: bool) -> Factor:
+    """What draws weigh that stand for a guide's site; what has a score function gets its gradient from that alone."""
+    site = trace[name]
+    log_q = to_factor(unmasked(trace, name), site)
+    if scored:
+        check_score(site)
+        log_q = Factor(log_q.axes, log_q.tensor.detach())
+    return log_share(site, log_q, log_proposal(site, log_q))
+
+
+def score_of_draws(trace: Trace, name: str, log_prob: Factor, proposal: Factor) -> Factor | None:
+    """The score function of a site's draws given their parents'; None where they are reparameterised."""
+    site = trace[name]
+    with validation.trusted():
+        score = site.fn.score_parts(site.tensor).score_function
+    if not isinstance(score, Tensor):
+        return None
+    check_score(site)
+    return log_source(site, log_prob, proposal) if site.mixed else to_factor(score, site)
+
+
+def mask_factor(site: Site) -> Factor | None:
+    """A site's mask with its dims named."""
+    return None if site.mask is None else to_factor(torch.as_tensor(site.mask), site)
 
 
 def model_terms(trace: Trace, into: Terms, summed: Names = frozenset()) -> Terms:
@@ -117,20 +149,43 @@ def model_terms(trace: Trace, into: Terms, summed: Names = frozenset()) -> Terms
     """
     for name, site in trace.nodes.items():
         if site.kind == "sample":
+            take_scale(name, site, into)
+            if is_monte_carlo(site):
+                log_p = to_factor(unmasked(trace, name), site)
+                proposal = log_proposal(site, log_p)
+                into.model[name] = log_share(site, log_p, proposal, mask_factor(site))
+                score = score_of_draws(trace, name, log_p, proposal)
+                if score is not None:
+                    into.scores[name] = score
+                continue
             log_prob = trace.unscaled_log_prob(name)
             if name in summed and site.mask is not None:
-                size = site.fn.enumerate_support(expand=False).size(0)
-                log_prob = log_prob - masked(torch.full_like(log_prob, size).log(), ~torch.as_tensor(site.mask))
+                log_prob = log_prob + masked(_log_uniform(site, log_prob), ~torch.as_tensor(site.mask))
             into.model[name] = to_factor(log_prob, site)
-            into.scales[name] = site.scale
-            if isinstance(site.scale, Tensor) and site.scale.dim():
-                into.scaled[name] = to_factor(site.scale, site)
     return into
 
 
-def _unmasked(trace: Trace, name: str) -> Tensor:
+def _log_uniform(site: Site, like: Tensor) -> Tensor:
+    """The log probability of an enumerated site's values if all that are possible at a place weigh alike."""
+    values = site.fn.enumerate_support(expand=False)
+    if not has_varying_support(site.fn):
+        return -torch.full_like(like, values.size(0)).log()
+    support: Any = site.fn.support
+    count = support.check(values).sum(0).to(like.dtype)
+    return torch.where(support.check(site.tensor), -count.log(), -torch.inf).expand_as(like)
+
+
+def take_scale(name: str, site: Site, into: Terms) -> None:
+    """Add a site's scale."""
+    into.scales[name] = site.scale
+    if isinstance(site.scale, Tensor) and site.scale.dim():
+        into.scaled[name] = to_factor(site.scale, site)
+
+
+def unmasked(trace: Trace, name: str) -> Tensor:
+    """The log density of a sample site without its mask and scale."""
     site = trace[name]
     if site.mask is None:
         return trace.unscaled_log_prob(name)
     with validation.trusted():
-        return site.fn.log_prob(site.tensor)
+        return density(site, site.tensor)
