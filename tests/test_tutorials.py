@@ -156,6 +156,8 @@ def test_hidden_markov_models(tmp_path):
     vowels, consonants = (re.search(rf"\n  {name}\s+(.*)", text).group(1) for name in ("vowels", "consonants"))
     assert set(re.findall(r"([a-z_]) \d", vowels)[:5]) == set("_eoai")
     assert set(re.findall(r"([a-z_]) \d", consonants)[:4]) == set("strn")
+    ((right,),) = numbers(r"Of 5 vowels and 21 consonants (\d+) are with their kind", text)
+    assert right >= 20
     path = re.search(r"\n  path      ([V.]+)\n", text).group(1)
     assert len(path) == 60 and 20 < path.count("V") < 45
     ((during, otherwise),) = numbers(r"Bad times: (\d+) % in recessions .*, (\d+) % otherwise", text)
