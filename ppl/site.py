@@ -10,6 +10,7 @@ from torch import Size, Tensor
 
 from ppl.distributions.distribution import Distribution, broadcast_shape, expanded
 from ppl.distributions.validation import describe_entries
+from ppl.tensors.sharing import shared
 
 Kind = Literal["sample", "param", "deterministic", "plate", "subsample"]
 Enumerate = Literal["parallel", "sequential"]
@@ -202,6 +203,14 @@ class Site:
             raise ValueError(f"site '{self.name}' has no value yet.")
         return self.value
 
+    @property
+    def is_enumerated(self) -> bool:
+        """Whether the value is the site's whole support (or draws in its place), on a dim of its own."""
+        if not self.enum_dims:
+            return False
+        step = f"{self.name}[" if self.moments else self.name
+        return any(name == self.name or (self.moments and name.startswith(step)) for _, name in self.enum_dims)
+
     def __getitem__(self, key: str) -> Any:
         """Raises: TypeError naming the attribute, for those who know sites as dicts."""
         known = {"is_observed": "observed", "type": "kind", "cond_indep_stack": "plates", "log_prob": "log_prob"}
@@ -249,9 +258,10 @@ def plate_shape(frames: Iterable[Frame]) -> Size:
     return Size(shape)
 
 
-def expand_to_plates(site: Site, d: Distribution) -> Distribution:
+def expand_to_plates(site: Site, d: Distribution, only_check: bool = False) -> Distribution:
     """The distribution with its batch shape expanded to the plates around the site.
 
+    Args: only_check, leave it as it is where it fits.
     Raises: ValueError naming the site, the plate and both sizes where they differ.
     """
     shape, batch = plate_shape(site.plates), d.batch_shape
@@ -264,8 +274,7 @@ def expand_to_plates(site: Site, d: Distribution) -> Distribution:
                 f"distribution's batch shape {tuple(batch)} has size {batch[frame.dim]} there. Make the sizes agree, "
                 f"index the data with the plate's indices, or declare the dim with .to_event(1)."
             )
-    target = broadcast_shape(batch, shape)
-    return expanded(d, target)
+    return d if only_check else shared(expanded, d, broadcast_shape(batch, shape))
 
 
 def locate(bad: Tensor, site: Site) -> str:

@@ -48,13 +48,18 @@ def settle(site: Site) -> Site:
     if site.kind == "sample" or site.kind == "plate":
         if isinstance(site.distribution, validation.Invalid):
             raise ValueError(explain_invalid(site, site.distribution.error))
-        d = expand_to_plates(site, site.fn) if site.plates and site.kind == "sample" else site.fn
+        # of a site with its whole support on a dim, the density is a table, which need not be repeated in each plate
+        enumerated = site.value is not None and site.is_enumerated
+        d = (
+            expand_to_plates(site, site.fn, enumerated and site.mask is None)
+            if site.plates and site.kind == "sample"
+            else site.fn
+        )
         if site.value is None:
             try:
                 return site.replace(distribution=d, value=d(), drawn=True)
             except NoSampler as error:
                 raise NoSampler(f"{site}: {error}") from None
-        enumerated = site.enum_dims and any(name == site.name for _, name in site.enum_dims)
         if not (enumerated and (site.drawn or d.has_enumerate_support)) and validation.is_validation_enabled():
             check_value(site, d, site.value)
         return site if d is site.distribution else site.replace(distribution=d)
@@ -98,8 +103,9 @@ def check_value(site: Site, d: Any, value: Tensor) -> None:
         return  # where the support depends on a choice, the value may lie inside for another than this run's
     if isinstance(site.mask, Tensor):
         bad = bad & site.mask
+    batch = value.shape[: value.dim() - len(d.event_shape)]
     for dim, _ in site.enum_dims:  # a support that depends on a choice need not hold the value for every choice
-        if -dim <= bad.dim():
+        if -dim <= bad.dim() and (-dim > len(batch) or batch[dim] == 1):
             bad = bad.all(dim, keepdim=True)
     if bool(bad.any()):
         what = "obs" if site.observed else "value"

@@ -21,6 +21,7 @@ from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.validation import Invalid, is_validation_enabled
 from ppl.site import Infer, Init, Site
 from ppl.stack import combine_masks, perform
+from ppl.tensors.sharing import unwatched
 
 
 def sample(
@@ -43,6 +44,17 @@ def sample(
         infer: options for inference at this site, see `ppl.site.Infer`.
     Raises: ValueError naming the site, for anything that does not fit.
     """
+    with unwatched():
+        return _sample(name, fn, obs, obs_mask, infer)
+
+
+def _sample(
+    name: str,
+    fn: torch.distributions.Distribution,
+    obs: Tensor | None,
+    obs_mask: Tensor | bool | None,
+    infer: Infer | Mapping[str, Any] | None,
+) -> Tensor:
     if isinstance(fn, Invalid):
         _report_invalid(name, fn, obs)
     d, mask = _unmasked(_distribution(name, fn))

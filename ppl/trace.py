@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ppl.distributions import validation
-from ppl.distributions.distribution import ScoreParts
+from ppl.distributions.distribution import ScoreParts, broadcast_shape
 from ppl.distributions.masked import mask_value
 from ppl.distributions.prototype import has_varying_support, log_prob_anywhere
 from ppl.distributions.subsample import same_plate
-from ppl.site import Site, describe_nan
+from ppl.site import Site, describe_nan, plate_shape
 
 if TYPE_CHECKING:
     import networkx
@@ -111,8 +111,39 @@ class Trace:
         """The log density of a sample site with its mask but without its scale, of the site's batch shape."""
         found = self._unscaled.get(name)
         if found is None:
-            found = self._unscaled[name] = log_density(self.nodes[name])
+            found = self._unscaled[name] = _in_plates(self.nodes[name], log_density(self.nodes[name]))
         return found
+
+    def compute_together(self) -> None:
+        """Compute the log densities of sites that share one distribution object with one call, and keep them."""
+        groups: dict[tuple[Any, ...], list[str]] = {}
+        for name, site in self.nodes.items():
+            if site.kind != "sample" or site.mask is not None or site.spans or site.branch:
+                continue
+            if name not in self._unscaled:
+                value = site.tensor
+                key = id(site.distribution), site.plates, value.shape, value.dtype, value.requires_grad
+                groups.setdefault(key, []).append(name)
+        for names in groups.values():
+            if len(names) > 1 and type(self.nodes[names[0]].fn).__module__.startswith("ppl.distributions."):
+                self._compute_group(names)
+
+    def _compute_group(self, names: list[str]) -> None:
+        first = self.nodes[names[0]]
+        values = {id(self.nodes[name].tensor): self.nodes[name].tensor for name in names}
+        if len(values) == 1:
+            parts = {next(iter(values)): _in_plates(first, log_density(first))}
+        else:
+            d, value = first.fn, first.tensor
+            missing = max(0, len(d.batch_shape) + len(d.event_shape) - value.dim())
+            if not value.numel():
+                return
+            stacked = torch.stack(list(values.values()))
+            stacked = stacked.reshape(len(values), *(1,) * missing, *value.shape)
+            found = log_density(first.replace(value=stacked)).unbind(0)
+            parts = {key: _in_plates(first, part) for key, part in zip(values, found, strict=True)}
+        for name in names:
+            self._unscaled[name] = parts[id(self.nodes[name].tensor)]
 
     def log_prob(self, name: str) -> Tensor:
         """The log density of a sample site with its mask and scale, of the site's batch shape."""
@@ -281,6 +312,14 @@ def density(site: Site, value: Tensor) -> Tensor:
     if site.branch or (site.enum_dims and has_varying_support(d)):
         return log_prob_anywhere(d, value)
     return d.log_prob(value)
+
+
+def _in_plates(site: Site, log_prob: Tensor) -> Tensor:
+    """A log density with the sizes of the plates around, without copying."""
+    if site.spans or not site.plates:
+        return log_prob
+    shape = broadcast_shape(log_prob.shape, plate_shape(site.plates))
+    return log_prob if log_prob.shape == shape else log_prob.expand(shape)
 
 
 def log_density(site: Site) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Size, Tensor
 
 from ppl.distributions import validation
 from ppl.tensors.logspace import log_positive
+from ppl.tensors.sharing import active_sharing, unwatched
 
 ShapeLike = Size | tuple[int, ...] | list[int]
 
@@ -40,6 +41,15 @@ class DistributionMeta(type):
     """Lets a badly built distribution inside a program be reported by the `sample` statement, with its site."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        active = active_sharing()
+        if active is None:
+            return cls._made(*args, **kwargs)
+        with unwatched():
+            if not cls.__module__.startswith("ppl.distributions."):  # who knows what its __init__ does
+                return cls._made(*args, **kwargs)
+            return active.share(cls._made, args, kwargs, validation.is_validation_enabled())
+
+    def _made(cls, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().__call__(*args, **kwargs)
         except ValueError as error:

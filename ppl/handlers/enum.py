@@ -10,9 +10,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from ppl.distributions.distribution import Distribution
 from ppl.distributions.draws import draws_on_dim
 from ppl.site import Site, Step, expand_to_plates, plate_shape
 from ppl.stack import Handler, perform
+from ppl.tensors.sharing import shared
 from ppl.tensors.timeline import at_step, before
 from ppl.trace import Trace
 
@@ -264,6 +266,22 @@ def support_on_dim(site: Site, dim: int) -> Tensor:
             f"{site}: {type(d).__name__} cannot be enumerated, because its support is not a finite set. Remove "
             "infer={'enumerate': …}; a continuous or unbounded site is drawn, or integrated by a guide."
         )
+    if isinstance(d, (torch.distributions.Categorical, torch.distributions.Bernoulli)):
+        like = d._param
+        size = like.shape[-1] if isinstance(d, torch.distributions.Categorical) else 2
+        values = shared(_values, d, dim, key=(type(d), size, dim, like.dtype, like.device))
+    else:
+        values = _values(d, dim)
+    event = tuple(d.event_shape)
+    if site.infer.expand:
+        full = plate_shape(site.plates) if site.steps else d.batch_shape  # later steps know no dims of earlier choices
+        shape = torch.broadcast_shapes(values.shape[: values.dim() - len(event)], full)
+        values = values.expand(shape + d.event_shape)
+    return values
+
+
+def _values(d: Distribution, dim: int) -> Tensor:
+    """The support with its index at `dim`; values that differ along the batch have its dims, too."""
     values = d.enumerate_support(expand=False)
     event = tuple(d.event_shape)
     batch = list(values.shape[1 : values.dim() - len(event)])  # of size 1, where the values do not differ along it
@@ -271,12 +289,7 @@ def support_on_dim(site: Site, dim: int) -> Tensor:
         batch.pop(0)
     width = max(len(batch), -dim)
     values = values.reshape((-1, *(1,) * (width - len(batch)), *batch, *event))
-    values = values.transpose(0, 1 + width + dim).squeeze(0)
-    if site.infer.expand:
-        full = plate_shape(site.plates) if site.steps else d.batch_shape  # later steps know no dims of earlier choices
-        shape = torch.broadcast_shapes(values.shape[: values.dim() - len(event)], full)
-        values = values.expand(shape + d.event_shape)
-    return values
+    return values.transpose(0, 1 + width + dim).squeeze(0)
 
 
 def _parents(site: Site, live: Sequence[Axis]) -> list[Axis]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 from ppl.infer.elbo.enumerated import Enumerated, check_limit, enumerate_program
 from ppl.infer.elbo.terms import plate_axis
 from ppl.tensors.chunks import Chunks, Shape, need, plan
-from ppl.tensors.elimination import Summed
+from ppl.tensors.elimination import Summed, Tape
 from ppl.tensors.factor import Factor
 from ppl.tensors.live_bytes import LiveBytes
+from ppl.tensors.runs import Run
 from ppl.tensors.semiring import log_sum_exp
 from ppl.tensors.timeline import SummedTimeline
 
@@ -95,7 +97,7 @@ def explain_enumeration(
         found = enumerate_program(model, args, kwargs, first_available_dim)
         program = counted.now
     shapes = {name: Factor(f.axes, f.tensor.detach().to("meta")) for name, f in found.factors.items()}
-    tape: list[Summed | SummedTimeline] = []
+    tape: Tape = []
     planned = Enumerated(shapes, found.names, found.sizes, found.traces, found.drawn, found.values)
     planned.eliminate(log_sum_exp, tape)
     query = found.query(log_sum_exp)
@@ -116,8 +118,8 @@ def explain_enumeration(
     return explanation
 
 
-def _explain(found: Enumerated, tape: list[Summed | SummedTimeline]) -> Explanation:
-    of = {variable: step.factor for step in tape for variable in step.variables}
+def _explain(found: Enumerated, tape: Tape) -> Explanation:
+    of = {variable: factor for step in tape for variable, factor in _factors(step).items()}
     sizes = {axis: f.size(axis) for f in found.factors.values() for axis in f.axes}
     sites = []
     for name, site in found.names.items():
@@ -129,7 +131,9 @@ def _explain(found: Enumerated, tape: list[Summed | SummedTimeline]) -> Explanat
         sites.append(EnumeratedSite(name, sizes.get(name, 1), plates, axes, entries))
     dependent = [f for f in found.factors.values() if any(axis in found.names for axis in f.axes)]
     numels = [step.factor.tensor.numel() for step in tape]
-    return Explanation(tuple(sites), len(dependent), sum(numels), max(numels, default=0), 0, 0, 0, None, ())
+    steps = [step.num_steps if isinstance(step, Run) else 1 for step in tape]
+    operations = sum(math.prod(both) for both in zip(numels, steps, strict=True))
+    return Explanation(tuple(sites), len(dependent), operations, max(numels, default=0), 0, 0, 0, None, ())
 
 
 def _slices(chunks: Chunks | None, within: tuple[str, ...] = ()) -> tuple[Slices, ...]:
@@ -143,3 +147,12 @@ def _slices(chunks: Chunks | None, within: tuple[str, ...] = ()) -> tuple[Slices
 
 def _megabytes(count: int) -> str:
     return f"{count / 2**20:,.1f}" if count >= 2**20 else f"{count / 2**20:.2g}"
+
+
+def _factors(step: Summed | SummedTimeline | Run) -> dict[str, Factor]:
+    """What each variable is summed out of; in a run, a factor with the variable next to it."""
+    factor = step.factor
+    if not isinstance(step, Run):
+        return dict.fromkeys(step.variables, factor)
+    nexts = dict(zip(step.path, (*step.path[1:], step.path[-2]), strict=True))
+    return {v: Factor((*step.batch, v, nexts[v]), factor.tensor) for v in step.variables}

@@ -27,7 +27,7 @@ def chain_sample(
     Shapes: (*, K), (*, T or 1, K, K), (*, K), (*, T or 1, K) -> (*, T + 1), of dtype int64.
     """
     with torch.no_grad():
-        return _back(log_initial, log_matrices, log_final, log_emissions, _draw, False)
+        return chain_choose(log_initial, log_matrices, log_final, log_emissions, _draw, False)
 
 
 def chain_best(
@@ -38,10 +38,10 @@ def chain_best(
     Shapes: (*, K), (*, T or 1, K, K), (*, K), (*, T or 1, K) -> (*, T + 1), of dtype int64.
     """
     with torch.no_grad():
-        return _back(log_initial, log_matrices, log_final, log_emissions, _best, True)
+        return chain_choose(log_initial, log_matrices, log_final, log_emissions, _best, True)
 
 
-def _back(
+def chain_choose(
     log_initial: Tensor,
     log_matrices: Tensor,
     log_final: Tensor,
@@ -49,7 +49,10 @@ def _back(
     choose: Choose,
     largest: bool,
 ) -> Tensor:
-    """Choose the last state by what leads to it, then each state by what leads to it and by the state after it."""
+    """A path chosen from its end: the last state by what leads to it, each other by what leads to it and what comes after.
+
+    Args: choose, from log weights (…, K) to indices (…); largest, whether what leads to a state is its best path or all.
+    """
     vectors = chain_filter(log_initial, log_matrices, log_emissions, largest)
     length, k = num_steps(log_matrices, log_emissions), vectors.shape[-1]
     batch = torch.broadcast_shapes(vectors.shape[:-2], log_final.shape[:-1])
@@ -57,7 +60,11 @@ def _back(
     last = choose(vectors[..., -1, :] + log_final)
     matrices = log_matrices.expand((*log_matrices.shape[:-3], length, k, k))
     if not is_eager(vectors) or batch.numel() * length * k * k <= MAPS:
-        maps = choose(vectors[..., :-1, None, :] + matrices.mT)
+        weights = vectors[..., :-1, None, :] + matrices.mT
+        weights = weights.masked_fill(
+            (weights == -torch.inf).all(-1, keepdim=True), 0.0
+        )  # states that nothing leads to
+        maps = choose(weights)
         (maps,) = associative_scan(lambda a, b: chain_maps(b, a), (maps,), -2, reverse=True)
         states = maps.gather(-1, last[..., None, None].expand((*batch, length, 1)))[..., 0]
         return torch.cat((states, last[..., None]), -1)

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ppl.tensors.elimination import Names, Summed, backtrack, eliminate
+from ppl.tensors.elimination import Names, Tape, backtrack, eliminate
 from ppl.tensors.factor import Axes, Factor
 from ppl.tensors.live_bytes import LiveBytes
 from ppl.tensors.recomputed import Part, recomputed
 from ppl.tensors.semiring import Reduction, log_sum_exp
-from ppl.tensors.timeline import SummedTimeline, Timeline
+from ppl.tensors.timeline import Timeline
 
 Homes = tuple[tuple[str, Names], ...]
 Choose = Callable[[Tensor], Tensor]
@@ -51,7 +51,7 @@ class Query:
     choose: Choose | None = None  # going back is wanted too, with this choice
     timelines: tuple[tuple[str, Timeline], ...] = ()
 
-    def __call__(self, factors: Sequence[Factor], tape: list[Summed | SummedTimeline] | None = None) -> list[Factor]:
+    def __call__(self, factors: Sequence[Factor], tape: Tape | None = None) -> list[Factor]:
         variables, carried, timelines = dict(self.variables), dict(self.carried), dict(self.timelines)
         return eliminate(factors, variables, self.plates, self.keep, carried, self.reduction, tape, timelines)
 
@@ -193,7 +193,7 @@ def choose_within(
     """Eliminate and go back, slice by slice as in a plan, choosing each variable's value given those chosen before."""
     assert query.choose is not None
     if chunks is None:
-        tape: list[Summed | SummedTimeline] = []
+        tape: Tape = []
         query(factors, tape)
         return backtrack(tape, query.choose, given)
     plate = chunks.plate
@@ -330,7 +330,7 @@ def need(shapes: tuple[Shape, ...], query: Query, chunks: Chunks | None = None) 
     """
     with _disable_current_modes():
         factors = [shape.empty() for shape in shapes]
-        largest: list[Summed | SummedTimeline] = []
+        largest: Tape = []
         if chunks is None:
             with torch.no_grad():
                 query(factors, largest)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ppl.tensors.factor import Axes, Factor, add, take, union
 from ppl.tensors.order import contraction
+from ppl.tensors.runs import Run, sum_runs
 from ppl.tensors.semiring import Reduction, log_sum_exp
 from ppl.tensors.timeline import SummedTimeline, Timeline, sum_along, used_variables
 
@@ -30,6 +31,9 @@ class Summed:
 
     variables: Axes
     factor: Factor
+
+
+Tape = list[Summed | SummedTimeline | Run]
 
 
 class Intractable(ValueError):
@@ -47,7 +51,7 @@ def eliminate(
     keep: Names = frozenset(),
     carried: Mapping[str, Names] | None = None,
     reduction: Reduction = log_sum_exp,
-    tape: list[Summed | SummedTimeline] | None = None,
+    tape: Tape | None = None,
     timelines: Mapping[str, Timeline] | None = None,
 ) -> list[Factor]:
     """Sum out the variables and multiply over the plates.
@@ -108,33 +112,36 @@ def components(
 
     Args: alias, axes that count as others.
     """
-    linking = set(links)
-    known = alias or {}
-    groups: list[tuple[set[str], list[Factor]]] = []
-    for factor in factors:
-        names = {known.get(axis, axis) for axis in linking.intersection(factor.axes)}
-        members = [factor]
-        apart = []
-        for other_names, others in groups:
-            if names & other_names:
-                names |= other_names
-                members = others + members
-            else:
-                apart.append((other_names, others))
-        groups = [*apart, (names, members)]
-    return [members for _, members in groups]
+    linking, known = set(links), alias or {}
+    leader = list(range(len(factors)))
+
+    def find(i: int) -> int:
+        while leader[i] != i:
+            leader[i] = leader[leader[i]]
+            i = leader[i]
+        return i
+
+    first: dict[str, int] = {}
+    for i, factor in enumerate(factors):
+        for axis in linking.intersection(factor.axes):
+            leader[find(i)] = find(first.setdefault(known.get(axis, axis), i))
+    groups: dict[int, list[Factor]] = {}
+    for i, factor in enumerate(factors):
+        groups.setdefault(find(i), []).append(factor)
+    return list(groups.values())
 
 
 def contract(
     factors: Sequence[Factor],
     variables: Iterable[str],
     reduction: Reduction = log_sum_exp,
-    tape: list[Summed | SummedTimeline] | None = None,
+    tape: Tape | None = None,
 ) -> Factor:
     """Multiply factors and sum out variables, pairwise, in a good order."""
-    work: list[Factor | None] = [*factors]
-    structure = tuple(f.axes for f in factors), tuple(tuple(f.tensor.shape) for f in factors)
-    for step in contraction(*structure, frozenset(variables)):
+    gone = frozenset(variables)
+    work: list[Factor | None] = [*sum_runs(factors, gone, reduction, tape)]
+    structure = tuple(f.axes for f in work if f), tuple(tuple(f.tensor.shape) for f in work if f)
+    for step in contraction(*structure, gone):
         product = add([member for i in step.members if (member := work[i])])
         for i in step.members:
             work[i] = None  # its memory is free once nothing else needs it
@@ -147,7 +154,7 @@ def contract(
 
 
 def backtrack(
-    tape: Sequence[Summed | SummedTimeline],
+    tape: Sequence[Summed | SummedTimeline | Run],
     choose: Callable[[Tensor], Tensor],
     given: Mapping[str, Factor] | None = None,
 ) -> dict[str, Factor]:
@@ -160,7 +167,7 @@ def backtrack(
     """
     chosen: dict[str, Factor] = dict(given or {})
     for step in reversed(tape):
-        if isinstance(step, SummedTimeline):
+        if not isinstance(step, Summed):
             chosen.update(step.choose(chosen, choose))
             continue
         axes = step.factor.axes

@@ -29,9 +29,10 @@ def test_a_chain_in_a_plate(capsys: pytest.CaptureFixture[str]) -> None:
         assert site.size == 3 and site.plates == (("sequence", 5),)
     assert cost.largest == 5 * 3 * 3  # two neighbouring states of each sequence
     assert cost.num_factors == 8
-    longer = ppl.explain_enumeration(model, 8)
-    assert longer.largest == cost.largest
-    assert longer.operations - cost.operations == 4 * 5 * 9  # linear in the number of steps
+    long, longer = (ppl.explain_enumeration(model, steps) for steps in (8, 12))
+    assert longer.largest == long.largest == cost.largest
+    assert longer.operations - long.operations == 4 * 5 * 9  # linear in the number of steps
+    assert {"z_2", "z_3"} <= set(long.sites[2].largest)
     assert "sequence[5]" in printed and "45 entries" in printed
 
 

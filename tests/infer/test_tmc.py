@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from told_draws import outcomes
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import ppl
@@ -262,14 +263,31 @@ def test_what_the_guide_lacks_is_named():
         TraceTMC_ELBO()(hierarchy, config_enumerate(lambda: ppl.sample("u", dist.Normal(0.0, 1.0)), num_samples=3))
 
 
-def test_a_guide_in_a_markov_loop_is_refused_by_name():
-    def walk():
-        x = torch.zeros(())
-        for t in ppl.markov(range(3)):
-            x = ppl.sample(f"x{t}", dist.Normal(x, 1.0))
+@pytest.mark.parametrize("tmc", ["diagonal", "mixture"])
+def test_a_guide_in_a_markov_loop(tmc, monkeypatch):
+    """Dims are used again; over all outcomes of the draws, the mean of the estimate is the evidence."""
+    move, see = torch.tensor([[0.7, 0.3], [0.4, 0.6]]), torch.tensor([[0.8, 0.2], [0.1, 0.9]])
+    propose, data = torch.tensor([[0.5, 0.5], [0.2, 0.8]]), [0, 1, 1]
 
-    with pytest.raises(ValueError, match=r"'x0' and 'x2' of the guide.*plain range"):
-        TraceTMC_ELBO()(walk, config_enumerate(walk, num_samples=3, tmc="mixture"))
+    def model():
+        x = torch.tensor(0)
+        for t in ppl.markov(range(3)):
+            x = ppl.sample(f"x{t}", dist.Categorical(move[x]))
+            ppl.sample(f"y{t}", dist.Categorical(see[x]), obs=torch.tensor(data[t]))
+
+    def guide():
+        x = torch.tensor(0)
+        for t in ppl.markov(range(3)):
+            infer = {"enumerate": "parallel", "num_samples": 2, "tmc": tmc}
+            x = ppl.sample(f"x{t}", dist.Categorical(propose[x]), infer=infer)
+
+    state = torch.tensor([1.0, 0.0])
+    for seen in data:
+        state = (state @ move) * see[:, seen]
+    objective = TraceTMC_ELBO(max_plate_nesting=0)
+    with validation_enabled(False), torch.no_grad():
+        total = sum(p * (-loss).exp() for p, loss in outcomes(monkeypatch, lambda: objective(model, guide)))
+    assert torch.allclose(total, state.sum(), rtol=1e-10)
 
 
 # -- as a user would

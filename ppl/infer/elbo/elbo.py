@@ -21,6 +21,7 @@ from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_te
 from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
 from ppl.tensors.factor import Factor
+from ppl.tensors.sharing import Sharing, can_share
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -50,6 +51,7 @@ class ELBO:
         self.baselines = Baselines()
         self.last_traces: tuple[Trace, Trace] | None = None  # of the latest estimate: model's and guide's
         self._found_nesting: int | None = None
+        self._shares: bool | None = None  # whether a run shares computations; None while no loop over time was met
         self._matched: tuple[Any, ...] | None = None  # the sites last found to fit, and which of them are data
 
     def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
@@ -162,7 +164,7 @@ class ELBO:
             )
 
             def run_model(guide_trace: Trace = guide_trace, left: int = left, axes: tuple[Axis, ...] = axes) -> Any:
-                return _run_enumerated(replay(model, guide_trace), args, kwargs, left - 1, axes)
+                return self._run_shared(replay(model, guide_trace), args, kwargs, left - 1, axes)
 
             if self._matched is None and is_validation_enabled():
                 check_reductions(replay(model, guide_trace), args, kwargs, left - 1, axes)
@@ -198,6 +200,30 @@ class ELBO:
         """The loss, of the model's and the guide's terms."""
         terms.take_guide(proposed)
         return self._assemble(terms, home, sites, guide_axes)
+
+    def _run_shared(
+        self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any], first_dim: int, axes: tuple[Axis, ...]
+    ) -> tuple[Trace, int]:
+        """A run in which the steps of `markov` loops share what they compute alike, if the run before had such loops."""
+        if not self._shares or not can_share():
+            record, found = _run_enumerated(program, args, kwargs, first_dim, axes)
+            if self._shares is None and any(site.steps for site in record.nodes.values()):
+                self._shares = True
+            return record, found
+        start = torch.get_rng_state()
+        sharing = Sharing()
+        try:
+            with sharing:
+                record, found = _run_enumerated(program, args, kwargs, first_dim, axes)
+        except Exception:
+            if sharing.is_intact():
+                raise
+        else:
+            if sharing.is_intact():
+                return record, found
+        self._shares = False  # the program writes into tensors in place
+        torch.set_rng_state(start)
+        return _run_enumerated(program, args, kwargs, first_dim, axes)
 
     def _assemble(
         self, terms: Terms, home: dict[str, Names], sites: Mapping[str, Site], guide_axes: Names = frozenset()

@@ -20,10 +20,9 @@ from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
 from ppl.stack import unrecorded
 from ppl.tensors.chunks import Choose, Query, Shape, TooLarge, choose_within, eliminate_within, plan
-from ppl.tensors.elimination import Intractable, Summed, backtrack
+from ppl.tensors.elimination import Intractable, Tape, backtrack
 from ppl.tensors.factor import Factor
 from ppl.tensors.semiring import Reduction
-from ppl.tensors.timeline import SummedTimeline
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -57,7 +56,7 @@ class Enumerated:
         return Query(tuple(home.items()), plates, reduction=reduction, choose=choose, timelines=timelines)
 
     def eliminate(
-        self, reduction: Reduction, tape: list[Summed | SummedTimeline] | None = None, memory_limit: int | None = None
+        self, reduction: Reduction, tape: Tape | None = None, memory_limit: int | None = None
     ) -> list[Factor]:
         """Sum out all enumerated sites.
 
@@ -77,7 +76,7 @@ class Enumerated:
         with self.named_errors():
             if memory_limit is not None:
                 return choose_within(factors, query, plan(tuple(map(Shape.of, factors)), query, memory_limit))
-            tape: list[Summed | SummedTimeline] = []
+            tape: Tape = []
             query(factors, tape)
             return backtrack(tape, choose)
 

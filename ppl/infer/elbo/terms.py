@@ -50,10 +50,15 @@ def check_dims(shape: Size, site: Site) -> None:
             )
 
 
-def to_factor(tensor: Tensor, site: Site, event_dim: int = 0) -> Factor:
+Known = dict[tuple[int, tuple[int, ...], tuple[int, ...]], Tensor]
+
+
+def to_factor(tensor: Tensor, site: Site, event_dim: int = 0, known: Known | None = None) -> Factor:
     """A tensor of a site's batch shape with its dims named: plates always, enumerated sites where it varies.
 
-    Args: event_dim, how many dims of the tensor come after the batch; they become the axes of `event_axes`.
+    Args:
+        event_dim: how many dims of the tensor come after the batch; they become the axes of `event_axes`.
+        known: what one tensor became for other sites, and becomes for this one too.
     """
     steps, rest = tensor.shape[: len(site.spans)], tensor.shape[len(site.spans) :]
     batch, event = rest[: len(rest) - event_dim], rest[len(rest) - event_dim :]
@@ -64,8 +69,16 @@ def to_factor(tensor: Tensor, site: Site, event_dim: int = 0) -> Factor:
     dims = sorted(names)
     sizes = [shape[dim] for dim in dims]
     axes = (*(span.axis for span in site.spans), *(names[dim] for dim in dims), *event_axes(event_dim))
-    tensor = tensor.reshape((*steps, *(1,) * (len(shape) - len(batch)), *batch, *event))
-    return Factor(axes, tensor.expand((*steps, *shape, *event)).reshape([*steps, *sizes, *event]))
+    key = id(tensor), tuple(shape), tuple(sizes)
+    if known is not None and key in known:
+        return Factor(axes, known[key])
+    tensor = tensor.reshape((*steps, *(1,) * (len(shape) - len(batch)), *batch, *event)) if steps else tensor
+    if tensor.shape != (*steps, *shape, *event):
+        tensor = tensor.expand((*steps, *shape, *event))
+    tensor = tensor.reshape([*steps, *sizes, *event])
+    if known is not None:
+        known[key] = tensor
+    return Factor(axes, tensor)
 
 
 def event_axes(count: int) -> tuple[str, ...]:
@@ -147,6 +160,8 @@ def model_terms(trace: Trace, into: Terms, summed: Names = frozenset()) -> Terms
     Args: summed, the sites to sum out. Where such a site is masked, it counts as uniform and not as 1 at each of its K
         values, so that a masked place adds nothing to the bound instead of log K.
     """
+    trace.compute_together()
+    known: Known = {}
     for name, site in trace.nodes.items():
         if site.kind == "sample":
             take_scale(name, site, into)
@@ -158,10 +173,11 @@ def model_terms(trace: Trace, into: Terms, summed: Names = frozenset()) -> Terms
                 if score is not None:
                     into.scores[name] = score
                 continue
-            log_prob = trace.unscaled_log_prob(name)
+            kept = log_prob = trace.unscaled_log_prob(name)
             if name in summed and site.mask is not None:
                 log_prob = log_prob + masked(_log_uniform(site, log_prob), ~torch.as_tensor(site.mask))
-            into.model[name] = to_factor(log_prob, site)
+            # a tensor that the trace keeps cannot give its id to another one
+            into.model[name] = to_factor(log_prob, site, known=known if log_prob is kept else None)
     return into
 
 
