@@ -110,7 +110,7 @@ def forward(start, move, likelihood):
     return (total + state.sum().log()).item()
 
 
-T = 60 if SHORT else 300
+T = 200 if SHORT else 1000
 some = {
     "start": torch.tensor([0.5, 0.5]),
     "move": torch.tensor([[0.3, 0.7], [0.6, 0.4]]),
@@ -170,7 +170,7 @@ print(f"loss for {T} letters: loop {losses[loop]:.4f}, scan {losses[scan]:.4f}")
 print(
     f"a step of SVI:       loop {1000 * seconds[loop]:.0f} ms, scan {1000 * seconds[scan]:.0f} ms: {ratio:.0f} times faster"
 )
-assert abs(losses[loop] - losses[scan]) < 1e-4 and ratio > 3
+assert abs(losses[loop] - losses[scan]) < 1e-4 and ratio > 2
 
 # %% [markdown]
 # ## 3. Vowels and consonants
