@@ -143,8 +143,56 @@ def test_normalizing_flows(tmp_path):
     assert_not_blank(Path(next(line for line in text.splitlines() if line.endswith(".png"))))
 
 
+def test_hidden_markov_models(tmp_path):
+    text, _ = run("06_hidden_markov_models.py", tmp_path)
+    pairs = numbers(r"by the loop (-\d+\.\d{6}), by the forward algorithm (-\d+\.\d{6})", text)
+    pairs += numbers(r"loop (\d+\.\d{4}), scan (\d+\.\d{4})", text)
+    pairs += numbers(r"(-\d+\.\d{5}) in .* step by step: (-\d+\.\d{5}) in", text)
+    pairs += numbers(r"(-\d+\.\d{6}); one by one: (-\d+\.\d{6})", text)
+    pairs += numbers(r"ours (-?\d+\.\d{6}), statsmodels (-?\d+\.\d{6})", text)
+    pairs += numbers(r"by the scan (-?\d+\.\d{6}), by hand (-?\d+\.\d{6})", text)
+    assert len(pairs) == 6
+    assert all(ours == pytest.approx(theirs, abs=2e-5) for ours, theirs in pairs)
+    vowels, consonants = (re.search(rf"\n  {name}\s+(.*)", text).group(1) for name in ("vowels", "consonants"))
+    assert set(re.findall(r"([a-z_]) \d", vowels)[:5]) == set("_eoai")
+    assert set(re.findall(r"([a-z_]) \d", consonants)[:4]) == set("strn")
+    ((right,),) = numbers(r"Of 5 vowels and 21 consonants (\d+) are with their kind", text)
+    assert right >= 20
+    path = re.search(r"\n  path      ([V.]+)\n", text).group(1)
+    assert len(path) == 60 and 20 < path.count("V") < 45
+    ((during, otherwise),) = numbers(r"Bad times: (\d+) % in recessions .*, (\d+) % otherwise", text)
+    assert during > 70 and otherwise < 35
+    assert "enumerated sites ['z'] of more than 1 steps before" in text and "word × time" in text
+    assert_not_blank(Path(next(line for line in text.splitlines() if line.endswith("regimes.png"))))
+
+
+def test_discrete_latents_at_scale(tmp_path):
+    text, _ = run("07_discrete_latents_at_scale.py", tmp_path)
+    sizes = numbers(r"\n\s+(10|100|1)(?:,000)+\s+(\d+\.\d)", text)
+    assert len(sizes) == 3
+    pairs = numbers(r"Loss (\d+\.\d+|-\d+\.\d+); by (?:formula|brute force over 512 combinations) (-?\d+\.\d+)", text)
+    assert len(pairs) == 2
+    assert all(ours == pytest.approx(theirs, abs=2e-5) for ours, theirs in pairs)
+    (constant,) = numbers(r"constant\s+−2 log likelihood (\d+\.\d\d); survival (0\.\d+); seen if alive (0\.\d+)", text)
+    (floods,) = numbers(
+        r"floods\s+−2 log likelihood (\d+\.\d\d); survival (0\.\d+), (0\.\d+); seen if alive (0\.\d+)", text
+    )
+    assert constant == pytest.approx([666.84, 0.560, 0.903], abs=2e-3 + 1e-9)  # as published
+    assert floods == pytest.approx([660.10, 0.607, 0.469, 0.900], abs=2e-3 + 1e-9)
+    stories = dict(re.findall(r"\n  (likelier, year by year|most probable story)\s+(.*)", text))
+    assert stories["likelier, year by year"].split() == ["alive"] * 2 + ["dead"] * 4
+    assert stories["most probable story"].split() == ["alive"] * 6
+    assert "cannot be summed out together: within plates 'judge', 'tumour'" in text
+    judges = numbers(r"\n  [a-z ]+  +([01]\.\d{3})\s+(\d+) %", text)
+    assert len(judges) == 9
+    assert all((knows > 0.99) == (agrees > 60) for knows, agrees in judges)
+    ((agree, vote),) = numbers(r"finds (\d+\.\d) % of them; the majority of judges (\d+\.\d) %", text)
+    assert agree > max(vote, 85)
+    assert_not_blank(Path(next(line for line in text.splitlines() if line.endswith("colours.png"))))
+
+
 def test_these_are_all_the_tutorials():
-    assert [path.name[:2] for path in SCRIPTS] == ["00", "01", "02", "03", "04", "05"]
+    assert [path.name[:2] for path in SCRIPTS] == ["00", "01", "02", "03", "04", "05", "06", "07"]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
