@@ -178,6 +178,9 @@ class Site:
     spans: tuple[Span, ...] = ()  # of a recorded site: the scans whose steps lie along its first dims, outermost first
     step_of: str = ""  # of a step that is recorded by itself: the site's name in the scan
     recorded: bool = True  # false in a run that only prepares another one: handlers act on the site, traces pass it by
+    sketched: bool = (
+        False  # the run only looks for plates and parameters: a scan may leave out steps that are like others
+    )
     intervened: bool = False  # set by `do`: later sites see another value than this one's
     init: Init = None  # of a param site: its first value, or how to make it
     leaf: Tensor | None = None  # of a param site: the unconstrained tensor to use, owned by a module

@@ -224,6 +224,13 @@ class unrecorded(Handler):
         return perform(site.replace(recorded=False))
 
 
+class sketched(Handler):
+    """A run that only looks for what plates and parameters there are."""
+
+    def handle(self, site: Site) -> Site:
+        return perform(site.replace(sketched=True))
+
+
 def combine_masks(a: Tensor | bool | None, b: Tensor | bool | None) -> Tensor | bool | None:
     """Both masks at once; None is no mask."""
     if a is None or a is True:

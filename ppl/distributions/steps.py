@@ -122,17 +122,17 @@ class Steps(Distribution):
     @property
     def support(self) -> Any:
         """The steps' supports, bounds that differ between steps along the leading dim."""
+        alike = self._like.support
+        if not take_apart(alike)[0]:
+            return alike
         found: list[Tensor] = []
         rank = len(self.batch_shape) - 1 + len(self.event_shape)
-        supports = [self._rebuild_at(i).support for i in range(self.length if self._has_bounds() else 1)]
+        supports = [self._rebuild_at(i).support for i in range(self.length)]
         rows = [take_apart(support)[0] for support in supports]
         for column in zip(*rows, strict=True):
             aligned = [t.reshape((1,) * (rank - t.dim()) + t.shape) for t in column]
             found.append(torch.stack(aligned))
         return take_apart(supports[0])[1](iter(found))
-
-    def _has_bounds(self) -> bool:
-        return bool(take_apart(self.step.support)[0])
 
     @property
     def mean(self) -> Tensor:

@@ -10,6 +10,23 @@ from torch.distributions import constraints
 
 from ppl.distributions.distribution import Distribution, ShapeLike
 
+#: Plates larger than this are not shuffled as a whole for a small part of them.
+MANY = 2**15
+
+
+def draw_distinct(size: int, count: int, device: torch.device | str | None = None) -> Tensor:
+    """The first `count` different ones of independent draws below `size`, in the order in which they come.
+
+    Time does not depend on `size`, which must be at least 8 `count`: then 2 `count` + 16 draws have less than `count`
+    different ones with a probability below 1e-14.
+    """
+    drawn = torch.randint(size, (2 * count + 16,), device=device)
+    values, order = drawn.sort(stable=True)
+    again = torch.zeros_like(values)
+    again[1:] = values[1:] == values[:-1]
+    first = (order + again * len(drawn)).sort().values[:count] % len(drawn)
+    return drawn[first]
+
 
 class Subsample(Distribution):
     """`subsample_size` different indices below `size`, in random order; all of them, in order, without subsampling.
@@ -32,7 +49,9 @@ class Subsample(Distribution):
             raise ValueError("Subsample: a plate has one set of indices; sample_shape must be ().")
         if self.subsample_size == self.size:
             return torch.arange(self.size, device=self.device)
-        return torch.randperm(self.size, device=self.device)[: self.subsample_size].clone()
+        if self.size < 16 * self.subsample_size + MANY:
+            return torch.randperm(self.size, device=self.device)[: self.subsample_size].clone()
+        return draw_distinct(self.size, self.subsample_size, self.device)
 
     def is_possible(self, value: Tensor) -> bool:
         """Whether a value is that many indices; a quick look, for the many plates that are replayed."""

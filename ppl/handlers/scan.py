@@ -13,7 +13,7 @@ from ppl.distributions.distribution import Distribution
 from ppl.distributions.steps import MixedSteps, Steps, take_apart
 from ppl.distributions.validation import is_validation_enabled, validation_enabled
 from ppl.site import Moment, Site, Span
-from ppl.stack import Handler, perform
+from ppl.stack import Handler, check_value, perform
 from ppl.tensors.nest import leaves, map_nest, refill
 from ppl.tensors.provenance import Provenance
 from ppl.trace import log_density
@@ -96,6 +96,7 @@ class _Scan(Handler):
         self._kept: list[_Kept] = []
         self._plates: dict[str, Tensor] = {}  # the indices of the plates in the step, the same in all steps
         self._axis = ""  # the name of the time dim
+        self._sketched = False  # whether steps like others may be left out
         self._enumerates = False  # whether a site of the step is enumerated
         self._supports: list[Tensor] = []  # the values of the latest step's enumerated sites, with the site's dim first
 
@@ -113,6 +114,7 @@ class _Scan(Handler):
         assert self._moment is not None
         recorded = site.recorded and self._recording
         done = perform(site.replace(moments=(self._moment, *site.moments), recorded=recorded))
+        self._sketched = done.sketched
         if done.kind == "sample":
             self._axis = self._axis or f"time {done.name}"
             dims = [dim for dim, name in done.enum_dims if name.startswith(f"{done.name}[")]
@@ -150,10 +152,13 @@ class _Scan(Handler):
         if self._enumerates:
             return self._run_enumerated(init, carry, y)
         ys, rows = [y], [self._kept]
-        for index in range(1, self.length):
+        count = min(self.length, self.history + 1) if self._sketched else self.length
+        for index in range(1, count):
             carry, y = self._run(index, carry, self._x(index))
             ys.append(y)
             rows.append(self._kept)
+        for steps in (ys, rows):
+            steps += [steps[-1]] * (self.length - count)
         self._record(rows, 0)
         return carry, _stacked(ys)
 
@@ -208,8 +213,7 @@ class _Scan(Handler):
         Along a path on which every enumerated site has one value the carries are found first; from there, each step's carry
         follows from the last `history` steps, all of them at once.
         """
-        if is_validation_enabled():
-            self._check_reach(init)
+        self._check_reach(init)
         far = self.history + 1
         carry, path = map_nest(_tensor, init), []
         for index in range(self.length - self.history):
@@ -272,13 +276,13 @@ class _Scan(Handler):
             )
         nest = nests[-1]
         out, y, packs = refill_tensors(nest, tensors)
-        found = [
-            _unpacked(one, pack, Span(self._axis, start, count, self.history))
-            for one, pack in zip(kept, packs, strict=True)
-        ]
+        span = Span(self._axis, start, count, self.history)
+        found = [_unpacked(one, pack, span) for one, pack in zip(kept, packs, strict=True)]
 
         def record() -> None:
             for one, (site, log_prob) in zip(kept, found, strict=True):
+                if site.observed and is_validation_enabled() and site.kind == "sample":
+                    check_value(site, site.fn, site.tensor)
                 _hand_over(one, site, log_prob)
 
         return out, y, record
@@ -475,7 +479,6 @@ class _name(Handler):
 
     def handle(self, site: Site) -> Site:
         done = perform(site)
-        marked = (
-            site.infer.enumerate is not None and site.value is None and any(m.scan is self.owner for m in site.moments)
-        )
+        inside = any(m.scan is self.owner for m in site.moments)
+        marked = inside and done.infer.enumerate is not None and not (site.observed or done.observed or done.drawn)
         return done.replace(value=self.provenance.name(done.tensor, f"{self.step} {site.name}")) if marked else done

@@ -18,6 +18,7 @@ from ppl.handlers.trace import trace
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.optim import as_optimizer
 from ppl.params import ParamStore
+from ppl.stack import sketched
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -78,7 +79,8 @@ class SVI:
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
         """Make all parameters and the optimiser, by running guide and model once; `step` does it when needed."""
-        with self.params, torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        fork = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+        with self.params, torch.no_grad(), fork, sketched():
             with trace() as of_guide:
                 self.guide(*args, **kwargs)
             with trace() as of_model:  # at the guide's draws: the prior's may lie where the model breaks down

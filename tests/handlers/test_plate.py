@@ -7,6 +7,7 @@ import torch
 import ppl
 import ppl.distributions as dist
 from ppl import handlers
+from ppl.distributions.subsample import draw_distinct
 
 DATA = torch.arange(6.0)
 
@@ -385,3 +386,22 @@ def test_a_tensor_of_another_size_than_the_plate_is_named_with_both_sizes():
         ppl.plate("p", 3)(lambda: normal("x", torch.zeros(4)))()
     with pytest.raises(ValueError, match=r"site 'x' \(in plates p\[3\]\): obs does not fit.*\(4,\)"):
         ppl.plate("p", 3)(lambda: normal("x", obs=torch.zeros(4)))()
+
+
+def test_a_small_part_of_a_large_plate_is_drawn_uniformly():
+    """Ordered pairs of different indices, and single ones, each as often as the others."""
+    torch.manual_seed(0)
+    size, count, runs = 40, 5, 4000
+    drawn = torch.stack([draw_distinct(size, count) for _ in range(runs)])
+    assert (drawn.sort(-1).values.diff(dim=-1) > 0).all() and drawn.min() == 0 and drawn.max() == size - 1
+    for position in range(count):
+        frequency = drawn[:, position].bincount(minlength=size) / runs
+        assert ((frequency - 1 / size).abs() < 4.5 * (1 / size / runs) ** 0.5).all()
+    low = ((drawn[:, 0] < 4) & (drawn[:, 1] < 4)).double().mean()  # both of one tenth
+    expected = 4 * 3 / (size * (size - 1))
+    assert abs(low - expected) < 4 * (expected / runs) ** 0.5
+
+
+def test_subsamples_of_very_large_plates():
+    with ppl.plate("data", 10**12, subsample_size=1000) as indices:
+        assert indices.unique().numel() == 1000 and indices.max() > 10**11

@@ -13,7 +13,15 @@ from torch import Tensor
 import ppl
 import ppl.distributions as dist
 from ppl import handlers
-from ppl.infer import SVI, Predictive, Trace_ELBO, TraceEnum_ELBO, compute_marginals, infer_discrete
+from ppl.infer import (
+    SVI,
+    Predictive,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    compute_marginals,
+    config_enumerate,
+    infer_discrete,
+)
 from ppl.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoNormal
 from ppl.infer.reparam import LocScaleReparam
 
@@ -345,6 +353,57 @@ def test_a_carry_that_reaches_too_far_is_refused(carried: str) -> None:
         TraceEnum_ELBO()(lambda: ppl.scan(step, (zero, zero), torch.zeros(6)), nothing)
     if carried == "two back":
         TraceEnum_ELBO()(lambda: ppl.scan(step, (zero, zero), torch.zeros(6), history=2), nothing)
+
+
+def test_a_carry_that_reaches_too_far_is_refused_however_it_is_marked() -> None:
+    @config_enumerate
+    def model() -> None:
+        def step(carry: Any, x: Tensor) -> tuple[Any, None]:
+            last, before = carry
+            z = ppl.sample("z", dist.Categorical(TABLE[last]))
+            ppl.sample("x", dist.Normal(LOC[last] + LOC[before], 1.0), obs=x)
+            return (z, last), None
+
+        zero = torch.tensor(0)
+        ppl.scan(step, (zero, zero), torch.zeros(6))
+
+    for enabled in (True, False):
+        with ppl.validation_enabled(enabled), pytest.raises(ValueError, match="of more than 1 steps before"):
+            TraceEnum_ELBO()(model, nothing)
+
+
+def test_preparatory_runs_take_few_steps() -> None:
+    calls = 0
+
+    def model(xs: Tensor) -> None:
+        def step(z: Any, x: Tensor) -> tuple[Tensor, None]:
+            nonlocal calls
+            calls += 1
+            z = ppl.sample("z", dist.Categorical(TABLE[z]), infer=PARALLEL)
+            ppl.sample("x", dist.Normal(ppl.param("loc", LOC)[z], 1.0), obs=x)
+            return z, None
+
+        ppl.scan(step, 0, xs)
+
+    svi = SVI(model, nothing, ppl.optim.Adam({"lr": 0.01}), TraceEnum_ELBO())
+    svi.step(torch.zeros(500))
+    compute_marginals(model, torch.zeros(500))
+    assert calls < 30
+
+
+def test_data_of_all_steps_are_checked() -> None:
+    def model(xs: Tensor) -> None:
+        def step(z: Any, x: Tensor) -> tuple[Tensor, None]:
+            z = ppl.sample("z", dist.Categorical(TABLE[z]), infer=PARALLEL)
+            ppl.sample("x", dist.Exponential(z + 1.0), obs=x)
+            return z, None
+
+        ppl.scan(step, 0, xs)
+
+    xs = torch.ones(9)
+    xs[7] = -1.0
+    with pytest.raises(ValueError, match=r"site 'x'.*must lie in the support.*-1"):
+        TraceEnum_ELBO()(model, nothing, xs)
 
 
 def test_first_carry_may_be_enumerated() -> None:

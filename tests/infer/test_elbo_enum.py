@@ -597,3 +597,28 @@ def test_without_enumerated_sites_it_is_trace_elbo(has_rsample):
         value = loss(model, guide)
         found.append((value.item(), torch.autograd.grad(value, loc)[0].item()))
     assert found[0] == found[1]
+
+
+def test_scale_that_varies_along_the_plate_of_enumerated_sites():
+    """Rows that stand for several equal ones: the same as writing them all out."""
+    counts, rows = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([0.2, -1.0, 1.5])
+    weights, loc = torch.tensor([0.3, 0.7]), torch.tensor([-1.0, 1.0])
+
+    def model(rows, counts):
+        with ppl.plate("rows", len(rows)), ppl.handlers.scale(scale=counts):
+            z = ppl.sample("z", dist.Categorical(weights), infer={"enumerate": "parallel"})
+            ppl.sample("x", dist.Normal(loc[z], 1.0), obs=rows)
+
+    written_out = rows.repeat_interleave(counts.long())
+    nothing = lambda *args: None  # noqa: E731
+    short = TraceEnum_ELBO()(model, nothing, rows, counts)
+    long = TraceEnum_ELBO()(model, nothing, written_out, torch.ones(6))
+    assert torch.allclose(short, long, rtol=1e-12)
+
+    def crossed():
+        z = ppl.sample("z", dist.Categorical(weights), infer={"enumerate": "parallel"})
+        with ppl.plate("rows", 3), ppl.handlers.scale(scale=counts):
+            ppl.sample("x", dist.Normal(loc[z], 1.0), obs=rows)
+
+    with pytest.raises(ValueError, match=r"must share one scale|must not vary there"):
+        TraceEnum_ELBO()(crossed, nothing)

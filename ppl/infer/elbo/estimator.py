@@ -66,15 +66,15 @@ def sum_out_model(
     alias = {name: v for line in terms.timelines.values() for v in line.variables for name in line.names(v)}
     timelines = tuple(terms.timelines.items())
     jobs: list[tuple[list[Factor], Query]] = []
-    scales: list[Tensor | float] = []
+    scales: list[Factor] = []
     for component in components(list(terms.model.values()), variables, alias):
         members = [names[id(factor)] for factor in component]
         inside = set(variables).intersection(union(component))
         if not inside:
             costs += [_scaled(terms, name) for name in members]
             continue
-        scales.append(_common_scale(terms, members))
         keep = all_plates.intersection(*(f.axes for f in component)).difference(terms.timelines)
+        scales.append(_common_scale(terms, members, keep))
         summed = tuple((v, plates) for v, plates in variables.items() if v in inside or v in alias)
         jobs.append((component, Query(summed, all_plates, keep, tuple(carried.items()), timelines=timelines)))
     try:
@@ -83,7 +83,7 @@ def sum_out_model(
         raise ValueError(explain_intractable(error, terms.model)) from error
     except TooLarge as error:
         raise ValueError(explain_too_large(error)) from error
-    return costs + [Factor(f.axes, f.tensor * s) for factors, s in zip(found, scales, strict=True) for f in factors]
+    return costs + [multiply(f, scale) for factors, scale in zip(found, scales, strict=True) for f in factors]
 
 
 def check_home(name: str, factor: Factor, home: Mapping[str, Names]) -> None:
@@ -128,23 +128,41 @@ def _scaled(terms: Terms, name: str) -> Factor:
     return factor if isinstance(scale, (int, float)) and scale == 1 else Factor(factor.axes, factor.tensor * scale)
 
 
-def _common_scale(terms: Terms, members: list[str]) -> Tensor | float:
+def _common_scale(terms: Terms, members: list[str], keep: Names) -> Factor:
+    """The scale of factors that are summed together, which may differ along the plates that they all lie in."""
     scales = [terms.scales[name] for name in members]
     first = scales[0]
     for name, scale in zip(members, scales, strict=True):
-        if scale is not first and not (
-            torch.as_tensor(scale).shape == () and bool(torch.as_tensor(scale == first).all())
-        ):
+        if scale is not first and not _is_same(scale, first):
             raise ValueError(
                 f"sites {members} are summed together because enumerated sites connect them, so they must share one "
                 f"scale, but site '{members[0]}' has {first} and site '{name}' has {scale}. Subsample only plates that "
                 "contain the enumerated sites, and put handlers.scale around all of them."
             )
-    if isinstance(first, Tensor) and first.numel() != 1:
+    if not isinstance(first, Tensor) or first.numel() == 1:
+        return Factor((), torch.as_tensor(first).reshape(()))
+    varying = _without_repeats(terms.scaled[members[0]])
+    if not keep.issuperset(varying.axes):
+        plates = sorted(axis.removeprefix("plate ") for axis in frozenset(varying.axes) - keep)
         raise ValueError(
-            f"sites {members} are summed together, so their scale must be one number, not a tensor of many."
+            f"sites {members} are summed together across plates {plates}, so their scale must not vary there. Give "
+            "handlers.scale one number, or a tensor along plates that contain all of these sites."
         )
-    return first
+    return varying
+
+
+def _is_same(a: Tensor | float, b: Tensor | float) -> bool:
+    a, b = torch.as_tensor(a), torch.as_tensor(b)
+    return a.numel() == b.numel() and bool((a.flatten() == b.flatten()).all())
+
+
+def _without_repeats(factor: Factor) -> Factor:
+    """Without the axes along which nothing changes because the tensor was expanded."""
+    for axis, stride in zip(factor.axes, factor.tensor.stride(), strict=True):
+        if stride == 0:
+            dim = factor.axes.index(axis)
+            factor = Factor(tuple(a for a in factor.axes if a != axis), factor.tensor.select(dim, 0))
+    return factor
 
 
 def multiply(a: Factor, b: Factor) -> Factor:

@@ -9,7 +9,7 @@ import torch
 
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
-from ppl.stack import unrecorded
+from ppl.stack import sketched, unrecorded
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
@@ -24,7 +24,8 @@ def run(program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trac
 
 def find_plate_nesting(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """How many dims plates use, found by running guide and model once; random generators are left as they were."""
-    with unrecorded(), torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    fork = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+    with unrecorded(), sketched(), torch.no_grad(), fork:
         guide_trace = run(guide, args, kwargs)
         model_trace = run(replay(model, guide_trace), args, kwargs)
     frames = [frame for t in (guide_trace, model_trace) for site in t.nodes.values() for frame in site.plates]
