@@ -9,7 +9,7 @@ import torch
 
 from ppl.distributions import Delta, Independent
 from ppl.handlers.infer_config import infer_config
-from ppl.site import Enumerate, Infer, Site, TensorMonteCarlo
+from ppl.site import NO_OPTIONS, Enumerate, Infer, Site, TensorMonteCarlo
 
 
 def config_enumerate(
@@ -43,6 +43,8 @@ def config_enumerate(
     if tmc not in ("diagonal", "mixture", None):
         raise ValueError(f"config_enumerate: tmc must be 'diagonal', 'mixture' or None, got {tmc!r}.")
 
+    usual = NO_OPTIONS.updated({"enumerate": default, "expand": expand})
+
     def mark(site: Site) -> Infer | None:
         own = site.infer
         if site.observed or own.enumerate is not None or default is None:
@@ -51,6 +53,8 @@ def config_enumerate(
             return own.updated({"enumerate": default}, site.name)
         if num_samples is None:
             finite = site.fn.has_enumerate_support
+            if own is NO_OPTIONS:
+                return usual if finite else None
             return own.updated({"enumerate": default, "expand": expand}, site.name) if finite else None
         if _is_point(site.fn):
             return None
