@@ -268,10 +268,13 @@ def part_for(site: Site, value: Tensor | None) -> Tensor | None:
 
 def plate_shape(frames: Iterable[Frame]) -> Size:
     """The batch shape that vectorised plates ask for, 1 where no plate stands."""
-    owned = [(f.dim, f.subsample_size) for f in frames if f.dim is not None]
-    shape = [1] * -min((dim for dim, _ in owned), default=0)
-    for dim, size in owned:
-        shape[dim] = size
+    shape: list[int] = []
+    for frame in frames:
+        dim = frame.dim
+        if dim is not None:
+            if -dim > len(shape):
+                shape = [1] * (-dim - len(shape)) + shape
+            shape[dim] = frame.subsample_size
     return Size(shape)
 
 

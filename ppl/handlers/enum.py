@@ -194,7 +194,7 @@ class enum(Handler):
         """Back from a recursive call, an earlier value may be in sight whose dim has been used again meanwhile."""
         for dim, axis in self._covered.items():
             batch = site.fn.batch_shape
-            if -dim <= len(batch) and batch[dim] != 1 and self._sees(site, axis):
+            if -dim <= len(batch) and batch[dim] != 1 and self._sees({step.loop: step for step in site.steps}, axis):
                 last = next(a.name for a in self.axes if a.dim == dim)
                 raise ValueError(
                     f"{site} stands behind an inner call of a markov function, and depends on site '{axis.name}' or "
@@ -221,10 +221,10 @@ class enum(Handler):
                 )
 
     def _visible(self, site: Site) -> list[Axis]:
-        return [axis for axis in self.axes if self._sees(site, axis)]
-
-    def _sees(self, site: Site, axis: Axis) -> bool:
         here = {step.loop: step for step in site.steps}
+        return [axis for axis in self.axes if not axis.steps or self._sees(here, axis)]
+
+    def _sees(self, here: dict[int, Step], axis: Axis) -> bool:
         return all(self._reaches(step, here) for step in axis.steps)
 
     def _reaches(self, step: Step, here: dict[int, Step]) -> bool:

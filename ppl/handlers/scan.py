@@ -20,6 +20,7 @@ from ppl.trace import log_density
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 Recorder = Callable[..., None]
+Body = Callable[[Any, list[Tensor], list[Tensor]], list[Tensor]]
 
 
 def scan(step: Step, init: Any, xs: Any = None, length: int | None = None, history: int = 1) -> tuple[Any, Any]:
@@ -258,14 +259,14 @@ class _Scan(Handler):
         nests: list[Any] = []
         kept: list[_Kept] = []
 
-        def body(at: Tensor, x: list[Tensor], given: list[Tensor]) -> list[Tensor]:
+        def body(at: int | Tensor, x: list[Tensor], given: list[Tensor]) -> list[Tensor]:
             self._run_into(nests, kept, at, refill_tensors(xs, x), refill_tensors(carry, given), back)
             return [leaf for leaf in leaves(nests[-1]) if isinstance(leaf, Tensor)]
 
         arguments = index, _tensors(xs), _tensors(carry)
         try:
             with validation_enabled(False):
-                tensors = torch.vmap(body, (0, 0, 0 if differs else None), randomness="different")(*arguments)
+                tensors = _at_once(body, arguments, differs)
         except (RuntimeError, ValueError, TypeError) as error:
             nests.clear()
             tensors = self._loop(body, arguments, differs)
@@ -345,6 +346,22 @@ class _Scan(Handler):
             span = Span(self._axis, start, len(rows), self.history)
             site, log_prob = _unpacked(steps[-1], refill_tensors(packs[-1], tensors), span, mixed)
             _hand_over(steps[-1], site, log_prob)
+
+
+def _at_once(body: Body, arguments: tuple[Tensor, list[Tensor], list[Tensor]], differs: bool) -> list[Tensor]:
+    """What the body gives for all steps, steps first; what does not differ between steps is repeated without copying."""
+    alike: list[Tensor | None] = []
+
+    def batched(at: Tensor, x: list[Tensor], given: list[Tensor]) -> list[Tensor]:
+        found = body(at, x, given)
+        differing = [torch._C._functorch.is_batchedtensor(tensor) for tensor in found]
+        alike[:] = [None if own else tensor for tensor, own in zip(found, differing, strict=True)]
+        return [at, *(tensor for tensor, own in zip(found, differing, strict=True) if own)]
+
+    dims = (0, 0, 0 if differs else None)
+    at, *tensors = torch.vmap(batched, dims, randomness="different")(*arguments)
+    rest = iter(tensors)
+    return [next(rest) if tensor is None else tensor.expand(len(at), *tensor.shape) for tensor in alike]
 
 
 def _hand_over(one: _Kept, site: Site, log_prob: Tensor | None) -> None:

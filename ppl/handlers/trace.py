@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Self
 
 from ppl.distributions.validation import validation_enabled
-from ppl.site import Site
+from ppl.site import Site, Step
 from ppl.stack import Handler, perform
 from ppl.tensors.provenance import Provenance
 from ppl.trace import Trace
@@ -50,8 +49,8 @@ class trace(Handler):
 
     def _numbered(self, site: Site) -> Site:
         """The site with its markov loops counted within this run, so that two runs of a program have equal steps."""
-        steps = (replace(s, loop=self._loops.setdefault(s.loop, len(self._loops))) for s in site.steps)
-        return site.replace(steps=tuple(steps))
+        steps = tuple(Step(self._loops.setdefault(s.loop, len(self._loops)), s.step, s.history) for s in site.steps)
+        return site.replace(steps=steps)
 
     def get_trace(self, *args: Any, **kwargs: Any) -> Trace:
         """Run the wrapped function and return the record of the run; safe to call from many threads at once."""

@@ -132,7 +132,7 @@ class Sharing(TorchFunctionMode):
 
         Args: setting, which the result depends on as well.
         """
-        key = _key((args, tuple(kwargs.items())))
+        key = _key((args, tuple(kwargs.items())) if kwargs else args)
         if key is None:
             return func(*args, **kwargs)
         return self.share_as((func, key, setting), lambda: func(*args, **kwargs), (args, kwargs))
@@ -203,12 +203,18 @@ def _key(thing: Any) -> Hashable | None:
     if kind in _PLAIN:
         return kind, thing
     if kind in _NESTS:
-        keys = []
+        keys: list[Hashable] = []
         for part in thing:
-            key = _key(part)
-            if key is None:
-                return None
-            keys.append(key)
+            own = type(part)
+            if own is Tensor:
+                keys.append((id(part), part._version))
+            elif own in _PLAIN:
+                keys.append((own, part))
+            else:
+                key = _key(part)
+                if key is None:
+                    return None
+                keys.append(key)
         return kind, tuple(keys)
     if kind is slice:
         return _key(("slice", thing.start, thing.stop, thing.step))

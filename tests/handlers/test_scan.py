@@ -391,6 +391,16 @@ def test_preparatory_runs_take_few_steps() -> None:
     assert calls < 30
 
 
+def test_reductions_over_states_are_noticed() -> None:
+    def step(z: Any, x: Tensor) -> tuple[Tensor, None]:
+        z = ppl.sample("z", dist.Categorical(TABLE[z]), infer=PARALLEL)
+        ppl.sample("x", dist.Normal(LOC[z].mean(), 1.0), obs=x)
+        return z, None
+
+    with pytest.raises(ValueError, match="site 'x' was computed from the enumerated site 'z', but does not vary"):
+        TraceEnum_ELBO()(lambda: ppl.scan(step, 0, torch.zeros(5)), nothing)
+
+
 def test_data_of_all_steps_are_checked() -> None:
     def model(xs: Tensor) -> None:
         def step(z: Any, x: Tensor) -> tuple[Tensor, None]:

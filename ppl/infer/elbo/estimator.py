@@ -66,7 +66,7 @@ def sum_out_model(
     alias = {name: v for line in terms.timelines.values() for v in line.variables for name in line.names(v)}
     timelines = tuple(terms.timelines.items())
     jobs: list[tuple[list[Factor], Query]] = []
-    scales: list[Factor] = []
+    scales: list[Factor | Tensor | float] = []
     for component in components(list(terms.model.values()), variables, alias):
         members = [names[id(factor)] for factor in component]
         inside = set(variables).intersection(union(component))
@@ -83,7 +83,7 @@ def sum_out_model(
         raise ValueError(explain_intractable(error, terms.model)) from error
     except TooLarge as error:
         raise ValueError(explain_too_large(error)) from error
-    return costs + [multiply(f, scale) for factors, scale in zip(found, scales, strict=True) for f in factors]
+    return costs + [_times(f, scale) for factors, scale in zip(found, scales, strict=True) for f in factors]
 
 
 def check_home(name: str, factor: Factor, home: Mapping[str, Names]) -> None:
@@ -125,10 +125,10 @@ def _scaled(terms: Terms, name: str) -> Factor:
     factor, scale = terms.model[name], terms.scales[name]
     if name in terms.scaled:
         return multiply(factor, terms.scaled[name])
-    return factor if isinstance(scale, (int, float)) and scale == 1 else Factor(factor.axes, factor.tensor * scale)
+    return _times(factor, scale)
 
 
-def _common_scale(terms: Terms, members: list[str], keep: Names) -> Factor:
+def _common_scale(terms: Terms, members: list[str], keep: Names) -> Factor | Tensor | float:
     """The scale of factors that are summed together, which may differ along the plates that they all lie in."""
     scales = [terms.scales[name] for name in members]
     first = scales[0]
@@ -140,7 +140,7 @@ def _common_scale(terms: Terms, members: list[str], keep: Names) -> Factor:
                 "contain the enumerated sites, and put handlers.scale around all of them."
             )
     if not isinstance(first, Tensor) or first.numel() == 1:
-        return Factor((), torch.as_tensor(first).reshape(()))
+        return first.reshape(()) if isinstance(first, Tensor) else first
     varying = _without_repeats(terms.scaled[members[0]])
     if not keep.issuperset(varying.axes):
         plates = sorted(axis.removeprefix("plate ") for axis in frozenset(varying.axes) - keep)
@@ -149,6 +149,12 @@ def _common_scale(terms: Terms, members: list[str], keep: Names) -> Factor:
             "handlers.scale one number, or a tensor along plates that contain all of these sites."
         )
     return varying
+
+
+def _times(factor: Factor, scale: Factor | Tensor | float) -> Factor:
+    if isinstance(scale, Factor):
+        return multiply(factor, scale)
+    return factor if isinstance(scale, (int, float)) and scale == 1 else Factor(factor.axes, factor.tensor * scale)
 
 
 def _is_same(a: Tensor | float, b: Tensor | float) -> bool:

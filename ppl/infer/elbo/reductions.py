@@ -27,13 +27,14 @@ class _watch(Handler):
         super().__init__()
         self.provenance = provenance
         self.sizes: dict[str, int] = {}
+        self.scanned: set[str] = set()  # those that stand in a scan
 
     def handle(self, site: Site) -> Site:
         if site.kind != "sample":
             return perform(site)
         sources = self.provenance.of(site.distribution)
         done = perform(site)
-        dims = {name: dim for dim, name in done.enum_dims}
+        dims = self._dims(done)
         for name in sorted(sources & dims.keys()):
             self._check(done, name, dims[name])
         lost = sorted((sources & self.sizes.keys()) - dims.keys() - {site.name})
@@ -43,16 +44,28 @@ class _watch(Handler):
                 "loop says, so that their dims are in use by others. Give markov a longer history, or carry no more than "
                 "the last values from step to step."
             )
-        if site.name not in dims:
+        if not done.is_enumerated:
             return done.replace(value=self.provenance.mark(done.tensor, sources)) if done.drawn else done
+        if site.moments:
+            self.scanned.add(site.name)
         shape = done.tensor.shape[: done.tensor.dim() - len(done.fn.event_shape)]
-        self.sizes[site.name] = shape[dims[site.name]]
+        self.sizes[site.name] = max(shape[dim] for dim in self._dims(done)[site.name] if -dim <= len(shape))
         return done.replace(value=self.provenance.name(done.tensor, site.name))
 
-    def _check(self, site: Site, name: str, dim: int) -> None:
+    def _dims(self, site: Site) -> dict[str, list[int]]:
+        """The dims in use by the names of their sites; one of a scan has a dim for each step in sight."""
+        found: dict[str, list[int]] = {}
+        scanned = {*self.scanned, site.name} if site.moments else self.scanned
+        for dim, name in site.enum_dims:
+            owner = name.rsplit("[", 1)[0]
+            found.setdefault(owner if owner in scanned else name, []).append(dim)
+        return found
+
+    def _check(self, site: Site, name: str, dims: list[int]) -> None:
         batch, size = site.fn.batch_shape, self.sizes[name]
-        if size == 1 or (-dim <= len(batch) and batch[dim] == size):
+        if size == 1 or any(-dim <= len(batch) and batch[dim] == size for dim in dims):
             return
+        dim = dims[0]
         raise ValueError(
             f"site '{site.name}' was computed from the enumerated site '{name}', but does not vary with its {size} values, "
             f"which lie on dim {dim} (batch shape {tuple(batch)}): a reduction such as .sum() or .mean() has mixed them, "

@@ -61,18 +61,24 @@ def to_factor(tensor: Tensor, site: Site, event_dim: int = 0, known: Known | Non
         known: what one tensor became for other sites, and becomes for this one too.
     """
     steps, rest = tensor.shape[: len(site.spans)], tensor.shape[len(site.spans) :]
-    batch, event = rest[: len(rest) - event_dim], rest[len(rest) - event_dim :]
-    check_dims(Size((*steps, *batch)), site)
+    batch, event = (rest[:-event_dim], rest[-event_dim:]) if event_dim else (rest, Size())
+    width = len(batch)
+    names = {dim: name for dim, name in site.enum_dims if -dim <= width and batch[dim] != 1}
+    plates = {frame.dim: frame for frame in site.plates if frame.dim is not None}
+    if any(
+        size != 1 and (dim := position - width) not in names and dim not in plates
+        for position, size in enumerate(batch)
+    ):
+        check_dims(Size((*steps, *batch)), site)
     shape = broadcast_shape(batch, plate_shape(site.plates))
-    names = {dim: name for dim, name in site.enum_dims if -dim <= len(shape) and shape[dim] != 1}
-    names.update({f.dim: plate_axis(f.name) for f in site.plates if f.dim is not None})
+    names.update({dim: plate_axis(frame.name) for dim, frame in plates.items()})
     dims = sorted(names)
     sizes = [shape[dim] for dim in dims]
     axes = (*(span.axis for span in site.spans), *(names[dim] for dim in dims), *event_axes(event_dim))
     key = id(tensor), tuple(shape), tuple(sizes)
     if known is not None and key in known:
         return Factor(axes, known[key])
-    tensor = tensor.reshape((*steps, *(1,) * (len(shape) - len(batch)), *batch, *event)) if steps else tensor
+    tensor = tensor.reshape((*steps, *(1,) * (len(shape) - width), *batch, *event)) if steps else tensor
     if tensor.shape != (*steps, *shape, *event):
         tensor = tensor.expand((*steps, *shape, *event))
     tensor = tensor.reshape([*steps, *sizes, *event])
@@ -83,7 +89,7 @@ def to_factor(tensor: Tensor, site: Site, event_dim: int = 0, known: Known | Non
 
 def event_axes(count: int) -> tuple[str, ...]:
     """The axes of event dims, which cannot be taken for those of sites or plates."""
-    return tuple(f"event {i}" for i in range(count))
+    return tuple(f"event {i}" for i in range(count)) if count else ()
 
 
 @dataclass(slots=True)
