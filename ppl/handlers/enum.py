@@ -261,7 +261,7 @@ def support_on_dim(site: Site, dim: int) -> Tensor:
         `markov`, with the plates alone). Values that differ along the batch have its dims, too.
     Raises: ValueError naming the site where the distribution has no finite support.
     """
-    d = expand_to_plates(site, site.fn)
+    d = expand_to_plates(site, site.fn, only_check=not site.infer.expand)
     if not d.has_enumerate_support:
         raise ValueError(
             f"{site}: {type(d).__name__} cannot be enumerated, because its support is not a finite set. Remove "

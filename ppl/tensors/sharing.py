@@ -141,9 +141,11 @@ class Sharing(TorchFunctionMode):
         """What `make` gives, or gave before under the same key."""
         whole = (torch.is_grad_enabled(), torch._C._is_any_autocast_enabled(), key)
         known = self._known.get(whole)
-        if known is not None and _version(known.result) == known.version:
-            self._handed[id(known.result)] = known
-            return known.result
+        if known is not None:
+            result = known.result
+            if (result._version if type(result) is Tensor else _version(result)) == known.version:
+                self._handed[id(result)] = known
+                return result
         result = make()
         if isinstance(result, tuple):
             return result

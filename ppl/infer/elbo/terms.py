@@ -65,11 +65,9 @@ def to_factor(tensor: Tensor, site: Site, event_dim: int = 0, known: Known | Non
     width = len(batch)
     names = {dim: name for dim, name in site.enum_dims if -dim <= width and batch[dim] != 1}
     plates = {frame.dim: frame for frame in site.plates if frame.dim is not None}
-    if any(
-        size != 1 and (dim := position - width) not in names and dim not in plates
-        for position, size in enumerate(batch)
-    ):
-        check_dims(Size((*steps, *batch)), site)
+    for dim in range(-width, 0):
+        if batch[dim] != 1 and dim not in names and dim not in plates:
+            check_dims(Size((*steps, *batch)), site)
     shape = broadcast_shape(batch, plate_shape(site.plates))
     names.update({dim: plate_axis(frame.name) for dim, frame in plates.items()})
     dims = sorted(names)
