@@ -17,6 +17,7 @@ ORDER = [
     "stack",
     "statements",
     "trace",
+    "recording",
     "handlers",
     "optim",
     "engine",

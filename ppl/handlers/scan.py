@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ppl.distributions.distribution import Distribution
-from ppl.distributions.steps import MixedSteps, Steps, take_apart
 from ppl.distributions.validation import is_validation_enabled, validation_enabled
+from ppl.recording import Kept, Recorder, hand_over, join_sites, packed, unpacked
 from ppl.site import Moment, Site, Span
 from ppl.stack import Handler, check_value, perform
-from ppl.tensors.nest import leaves, map_nest, refill
+from ppl.tensors.nest import (
+    at_once,
+    device_of,
+    is_repeated,
+    join_nests,
+    leaves,
+    map_nest,
+    number_as_tensor,
+    refill,
+    refill_tensors,
+    stack_nests,
+    tensors_in,
+)
 from ppl.tensors.provenance import Provenance
-from ppl.trace import log_density
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
-Recorder = Callable[..., None]
-Body = Callable[[Any, list[Tensor], list[Tensor]], list[Tensor]]
 
 
 def scan(step: Step, init: Any, xs: Any = None, length: int | None = None, history: int = 1) -> tuple[Any, Any]:
@@ -79,13 +87,6 @@ def _length(xs: Any, length: int | None) -> int:
     return size
 
 
-class _Kept(NamedTuple):
-    """A site that a recorder waits for."""
-
-    add: Recorder
-    site: Site
-
-
 class _Scan(Handler):
     """Runs the steps, and tells each of their sites which step it belongs to."""
 
@@ -94,7 +95,7 @@ class _Scan(Handler):
         self.step, self.xs, self.length, self.history = step, xs, length, history
         self._moment: Moment | None = None
         self._recording = True
-        self._kept: list[_Kept] = []
+        self._kept: list[Kept] = []
         self._plates: dict[str, Tensor] = {}  # the indices of the plates in the step, the same in all steps
         self._axis = ""  # the name of the time dim
         self._sketched = False  # whether steps like others may be left out
@@ -125,7 +126,7 @@ class _Scan(Handler):
         return done
 
     def _keep(self, add: Recorder, site: Site) -> None:
-        self._kept.append(_Kept(add, site))
+        self._kept.append(Kept(add, site))
 
     def _run(
         self, index: int | Tensor, carry: Any, x: Any, *, together: bool = False, back: int = 0
@@ -160,8 +161,8 @@ class _Scan(Handler):
             rows.append(self._kept)
         for steps in (ys, rows):
             steps += [steps[-1]] * (self.length - count)
-        self._record(rows, 0)
-        return carry, _stacked(ys)
+        join_sites(rows, Span(self._axis, 0, self.length, self.history))
+        return carry, stack_nests(ys)
 
     def _run_enumerated(self, init: Any, carry: Any, y: Any) -> tuple[Any, Any]:
         """The first steps one by one, because their carry is another one; then all others at once."""
@@ -173,16 +174,16 @@ class _Scan(Handler):
             self._record_alone(index)
             ys.append(y)
         if first == self.length:
-            return carry, _stacked(ys)
+            return carry, stack_nests(ys)
         before = self._moved(init, carry) if first == 1 else None
         if before is None:
             before = self._approach(init, first)
         out, rest, record = self._all(first, before, False)
-        if not _is_steady(out, carry):
+        if not is_repeated(out, carry):
             out, rest, record = self._all(first, self._carries(init, first), True)
         record()
         last = map_nest(lambda leaf: leaf[-1] if isinstance(leaf, Tensor) else leaf, out)
-        return last, _joined(ys, rest)
+        return last, join_nests(ys, rest)
 
     def _first(self) -> int:
         """How many steps run by themselves: as many as one may look back, and the rest of a division by that number."""
@@ -216,12 +217,12 @@ class _Scan(Handler):
         """
         self._check_reach(init)
         far = self.history + 1
-        carry, path = map_nest(_tensor, init), []
+        carry, path = map_nest(number_as_tensor, init), []
         for index in range(self.length - self.history):
             path.append(carry)
             carry, _ = self._run(index, carry, self._x(index), back=far)
-            carry = map_nest(_tensor, carry)
-        carries: Any = _stacked([path[index] for index in range(first - self.history, self.length - self.history)])
+            carry = map_nest(number_as_tensor, carry)
+        carries: Any = stack_nests([path[index] for index in range(first - self.history, self.length - self.history)])
         for back in range(self.history, 0, -1):
             carries, _, _ = self._all(first - back, carries, True, self.length - first, back)
         return carries
@@ -255,18 +256,18 @@ class _Scan(Handler):
         """
         count = self.length - start if count is None else count
         xs = map_nest(lambda x: None if x is None else x[start : start + count], self.xs)
-        index = torch.arange(start, start + count, device=_device(carry, xs))
+        index = torch.arange(start, start + count, device=device_of(carry, xs))
         nests: list[Any] = []
-        kept: list[_Kept] = []
+        kept: list[Kept] = []
 
         def body(at: int | Tensor, x: list[Tensor], given: list[Tensor]) -> list[Tensor]:
             self._run_into(nests, kept, at, refill_tensors(xs, x), refill_tensors(carry, given), back)
             return [leaf for leaf in leaves(nests[-1]) if isinstance(leaf, Tensor)]
 
-        arguments = index, _tensors(xs), _tensors(carry)
+        arguments = index, tensors_in(xs), tensors_in(carry)
         try:
             with validation_enabled(False):
-                tensors = _at_once(body, arguments, differs)
+                tensors = at_once(body, arguments, differs)
         except (RuntimeError, ValueError, TypeError) as error:
             nests.clear()
             tensors = self._loop(body, arguments, differs)
@@ -278,20 +279,26 @@ class _Scan(Handler):
         nest = nests[-1]
         out, y, packs = refill_tensors(nest, tensors)
         span = Span(self._axis, start, count, self.history)
-        found = [_unpacked(one, pack, span) for one, pack in zip(kept, packs, strict=True)]
+        found = [unpacked(one, pack, span) for one, pack in zip(kept, packs, strict=True)]
 
         def record() -> None:
             for one, (site, log_prob) in zip(kept, found, strict=True):
                 if site.observed and is_validation_enabled() and site.kind == "sample":
                     check_value(site, site.fn, site.tensor)
-                _hand_over(one, site, log_prob)
+                hand_over(one, site, log_prob)
 
         return out, y, record
 
-    def _run_into(self, nests: list[Any], kept: list[_Kept], at: int | Tensor, x: Any, carry: Any, back: int) -> None:
+    def _run_into(self, nests: list[Any], kept: list[Kept], at: int | Tensor, x: Any, carry: Any, back: int) -> None:
         out, y = self._run(at, carry, x, together=True, back=back)
         kept[:] = self._kept
-        nests.append((map_nest(_tensor, out), map_nest(_tensor, y), [_packed(one.site, density=True) for one in kept]))
+        nests.append(
+            (
+                map_nest(number_as_tensor, out),
+                map_nest(number_as_tensor, y),
+                [packed(one.site, density=True) for one in kept],
+            )
+        )
 
     def _loop(self, body: Any, arguments: tuple[Any, ...], differs: bool) -> list[Tensor]:
         """What vmap does, step by step, for a step that vmap refuses."""
@@ -308,183 +315,7 @@ class _Scan(Handler):
         """Record the sites of one step by themselves."""
         for one in self._kept:
             name = f"{one.site.name}[{index}]"
-            _hand_over(one, one.site.replace(name=name, step_of=one.site.name), None)
-
-    def _record(self, rows: list[list[_Kept]], start: int) -> None:
-        """Record the sites of steps that ran one after another as one site each."""
-        names = [[one.site.name for one in row] for row in rows]
-        for index, row in enumerate(names):
-            if row != names[0]:
-                raise ValueError(
-                    f"scan: the step has sites {names[0]} at step 0, but {row} at step {index}. Every step must have the same "
-                    "sites; mask those that a step does not need with handlers.mask."
-                )
-        for steps in zip(*rows, strict=True):
-            packs = [_packed(one.site, density=False) for one in steps]
-            whole = [
-                [_shape(leaf) for leaf in leaves(pack[1:])] + _law_shapes(one.site)
-                for pack, one in zip(packs, steps, strict=True)
-            ]
-            for index, shape in enumerate(whole):
-                if shape != whole[0]:
-                    raise ValueError(
-                        f"scan: {steps[0].site} has another shape at step {index} ({_shapes(steps[index].site)}) than at step 0 "
-                        f"({_shapes(steps[0].site)}). Give `init` the shape that the carry has later."
-                    )
-            laws = [one.site.distribution for one in steps]
-            parts = [[type(law), *map(_shape, pack[0])] for law, pack in zip(laws, packs, strict=True)]
-            mixed = [law for law in laws if law is not None] if any(part != parts[0] for part in parts) else []
-            if mixed:
-                packs = [[[], *pack[1:]] for pack in packs]
-            columns = zip(*([leaf for leaf in leaves(pack) if isinstance(leaf, Tensor)] for pack in packs), strict=True)
-            tensors = [
-                column[0].expand(len(rows), *column[0].shape)
-                if all(t is column[0] for t in column)
-                else torch.stack(column)
-                for column in columns
-            ]
-            span = Span(self._axis, start, len(rows), self.history)
-            site, log_prob = _unpacked(steps[-1], refill_tensors(packs[-1], tensors), span, mixed)
-            _hand_over(steps[-1], site, log_prob)
-
-
-def _at_once(body: Body, arguments: tuple[Tensor, list[Tensor], list[Tensor]], differs: bool) -> list[Tensor]:
-    """What the body gives for all steps, steps first; what does not differ between steps is repeated without copying."""
-    alike: list[Tensor | None] = []
-
-    def batched(at: Tensor, x: list[Tensor], given: list[Tensor]) -> list[Tensor]:
-        found = body(at, x, given)
-        differing = [torch._C._functorch.is_batchedtensor(tensor) for tensor in found]
-        alike[:] = [None if own else tensor for tensor, own in zip(found, differing, strict=True)]
-        return [at, *(tensor for tensor, own in zip(found, differing, strict=True) if own)]
-
-    dims = (0, 0, 0 if differs else None)
-    at, *tensors = torch.vmap(batched, dims, randomness="different")(*arguments)
-    rest = iter(tensors)
-    return [next(rest) if tensor is None else tensor.expand(len(at), *tensor.shape) for tensor in alike]
-
-
-def _hand_over(one: _Kept, site: Site, log_prob: Tensor | None) -> None:
-    """Give a site to its recorder, or to the scan around this one, which keeps it until its own steps are there."""
-    outer = one.site.moments[:-1]
-    if outer:
-        outer[-1].keep(one.add, site.replace(moments=outer))
-    else:
-        one.add(site.replace(moments=()), log_prob)
-
-
-# What of a recorded site is tensors: its distribution's, its value, mask, scale and log density.
-
-
-def _packed(site: Site, density: bool) -> list[Any]:
-    d, value = site.distribution, site.tensor
-    event = len(d.event_shape) if d is not None else 0
-    rank = max(len(d.batch_shape) if d is not None else 0, value.dim() - event)
-    value = value.reshape((1,) * (rank + event - value.dim()) + value.shape)
-    log_prob = log_density(site) if density and site.kind == "sample" else None
-    mask = site.mask if not isinstance(site.mask, Tensor) else _padded(site.mask, rank)
-    scale = site.scale if not isinstance(site.scale, Tensor) or not site.scale.dim() else _padded(site.scale, rank)
-    return [take_apart(d)[0] if d is not None else [], value, mask, scale, log_prob]
-
-
-def _unpacked(
-    one: _Kept, pack: list[Any], span: Span, mixed: Sequence[Distribution] = ()
-) -> tuple[Site, Tensor | None]:
-    """A site and its log density. Args: mixed, the steps' distributions where they are not of one kind."""
-    tensors, value, mask, scale, log_prob = pack
-    d = one.site.distribution
-    if d is not None:
-        rank = value.dim() - 1 - len(d.event_shape)
-        d = MixedSteps(mixed, rank) if mixed else Steps(d, tensors, span.size, rank)
-    spans = (span, *one.site.spans)
-    site = one.site.replace(distribution=d, value=value, mask=mask, scale=scale, spans=spans)
-    return site, log_prob
-
-
-def _law_shapes(site: Site) -> list[Any]:
-    return [] if site.distribution is None else [site.distribution.batch_shape, site.distribution.event_shape]
-
-
-def _shape(leaf: Any) -> Any:
-    return leaf.shape if isinstance(leaf, Tensor) else None
-
-
-def _padded(tensor: Tensor, rank: int) -> Tensor:
-    return tensor.reshape((1,) * (rank - tensor.dim()) + tensor.shape)
-
-
-def _shapes(site: Site) -> str:
-    batch = f"batch {tuple(site.distribution.batch_shape)}, " if site.distribution is not None else ""
-    return f"{batch}value {tuple(site.tensor.shape)}"
-
-
-# Nests of tensors.
-
-
-def _tensor(leaf: Any) -> Any:
-    """A number as a tensor, because it may be another one at another step."""
-    return torch.as_tensor(leaf) if isinstance(leaf, (int, float)) and not isinstance(leaf, bool) else leaf
-
-
-def _tensors(nest: Any) -> list[Tensor]:
-    return [leaf for leaf in leaves(nest) if isinstance(leaf, Tensor)]
-
-
-def refill_tensors(nest: Any, tensors: Any) -> Any:
-    """A nest with its tensors replaced, in order; what is no tensor stays."""
-    new = iter(tensors)
-    return map_nest(lambda leaf: next(new) if isinstance(leaf, Tensor) else leaf, nest)
-
-
-def _device(*nests: Any) -> torch.device | None:
-    return next((t.device for nest in nests for t in _tensors(nest)), None)
-
-
-def _stacked(nests: list[Any]) -> Any:
-    """The leaves of many nests of one form, stacked."""
-    rows = [leaves(map_nest(_tensor, nest)) for nest in nests]
-    columns = []
-    for column in zip(*rows, strict=True):
-        if not all(isinstance(leaf, Tensor) for leaf in column):
-            columns.append(column[0])
-            continue
-        shape = torch.broadcast_shapes(*(leaf.shape for leaf in column))
-        columns.append(torch.stack([leaf.expand(shape) for leaf in column]))
-    return refill(nests[0], iter(columns))
-
-
-def _joined(first: list[Any], rest: Any) -> Any:
-    """The ys of the first steps before those of the others."""
-    if not _tensors(rest):
-        return rest
-    head = _stacked(first)
-    rows = []
-    for a, b in zip(leaves(head), leaves(rest), strict=True):
-        if not isinstance(a, Tensor):
-            rows.append(a)
-            continue
-        shape = torch.broadcast_shapes(a.shape[1:], b.shape[1:])
-        rows.append(torch.cat([a.expand(len(a), *shape), b.expand(len(b), *shape)]))
-    return refill(rest, iter(rows))
-
-
-def _is_steady(out: Any, carry: Any) -> bool:
-    """Whether the carry out of all steps is the one out of the step before them."""
-    ours, known = leaves(out), leaves(map_nest(_tensor, carry))
-    if len(ours) != len(known):
-        raise ValueError(
-            f"scan: the carry must keep its form, but has {len(known)} parts out of the first step and {len(ours)} later."
-        )
-    return all(_is_constant(a, b) for a, b in zip(ours, known, strict=True))
-
-
-def _is_constant(stacked: Any, leaf: Any) -> bool:
-    if not isinstance(stacked, Tensor) or not isinstance(leaf, Tensor):
-        return stacked is leaf or bool(stacked == leaf)
-    if stacked.shape[1:] != leaf.shape or stacked.dtype != leaf.dtype:
-        return False
-    rows = stacked[:1] if stacked.stride(0) == 0 else stacked
-    return torch.equal(rows.detach(), leaf.detach().expand_as(rows))
+            hand_over(one, one.site.replace(name=name, step_of=one.site.name), None)
 
 
 class _name(Handler):
