@@ -90,6 +90,11 @@ def test_bounds_and_gradients_of_arrangements(kind: str, seed: int) -> None:
         pytest.skip("not tractable")
 
 
+def test_a_choice_does_not_depend_on_a_later_one_that_it_makes_impossible() -> None:
+    """Found at random: how many values a sequential site has depends on an earlier one in fewer plates."""
+    assert check_arrangement("arranged", 10_237)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("hundred", range(MANY // 100))
 @pytest.mark.parametrize("kind", ARRANGED)

@@ -193,7 +193,8 @@ def _occupant(
     for assignment, factors in parts:
         if all(cell[axis] == index for axis, index in assignment.items()):
             return assignment, factors
-    return max(parts, key=lambda part: sum(cell[axis] == index for axis, index in part[0].items()))
+    # the one that parts from it latest, so that earlier sites do not seem to depend on later ones
+    return max(parts, key=lambda part: [cell[axis] == index for axis, index in part[0].items()])
 
 
 def _without_constant_axes(factor: Factor, axes: Sequence[str]) -> Factor:
