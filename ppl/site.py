@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
-from operator import attrgetter
-from typing import Any, Literal, Self, cast
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, Self
 
 from torch import Size, Tensor
 
@@ -189,7 +188,7 @@ class Site:
 
     def replace(self, **changes: Any) -> Self:
         """This site with some fields changed."""
-        draft = _Draft(*_contents(self))
+        draft = _copied(self)
         for name, value in changes.items():
             setattr(draft, name, value)
         draft.__class__ = Site
@@ -232,21 +231,37 @@ class Site:
         return f"site '{self.name}'" + (f" (in plates {plates})" if plates else "")
 
 
-# Sites are made and copied as drafts, which have the same slots, but not frozen: these are the hottest lines of the language.
-_Draft: Any = make_dataclass(
-    "Site", [(f.name, f.type, field(default=f.default)) for f in fields(Site)], slots=True, eq=False
+# Sites are made and copied as drafts, which have the same slots, but are not frozen, by functions that name every field: these
+# are the hottest lines of the language.
+_Draft: Any = type("Site", (), {"__slots__": tuple(f.name for f in fields(Site))})
+
+
+def _compiled(head: str, lines: Iterable[str], **names: Any) -> Any:
+    """The function `made` of some source, for which the given names are known."""
+    exec("\n    ".join([f"def made({head}):", *lines]), names)
+    return names["made"]
+
+
+_copied: Callable[[Site], Any] = _compiled(
+    "site",
+    ["draft = new(Draft)", *(f"draft.{f.name} = site.{f.name}" for f in fields(Site)), "return draft"],
+    new=object.__new__,
+    Draft=_Draft,
 )
-_contents: Callable[[Site], tuple[Any, ...]] = attrgetter(*(f.name for f in fields(Site)))
-
-
-@functools.wraps(Site.__init__)
-def _write(site: Any, *args: Any, **values: Any) -> None:
-    object.__setattr__(site, "__class__", _Draft)
-    site.__init__(*args, **values)
-    site.__class__ = Site
-
-
-Site.__init__ = cast(Any, _write)  # type: ignore[method-assign]
+Site.__init__ = functools.wraps(Site.__init__)(  # type: ignore[method-assign]
+    _compiled(
+        ", ".join(["site", *(f.name if f.default is MISSING else f"{f.name}=_{f.name}" for f in fields(Site))]),
+        [
+            "thaw(site, '__class__', Draft)",
+            *(f"site.{f.name} = {f.name}" for f in fields(Site)),
+            "site.__class__ = Site",
+        ],
+        thaw=object.__setattr__,
+        Draft=_Draft,
+        Site=Site,
+        **{f"_{f.name}": f.default for f in fields(Site)},
+    )
+)
 
 
 def part_for(site: Site, value: Tensor | None) -> Tensor | None:
