@@ -302,6 +302,18 @@ def expand_to_plates(site: Site, d: Distribution, only_check: bool = False) -> D
     shape, batch = plate_shape(site.plates), d.batch_shape
     if batch == shape:
         return d
+    if only_check:
+        _check_plates(site, batch)
+        return d
+    return shared(_expanded, site, d, shape, key=(id(d), shape))
+
+
+def _expanded(site: Site, d: Distribution, shape: Size) -> Distribution:
+    _check_plates(site, d.batch_shape)
+    return expanded(d, broadcast_shape(d.batch_shape, shape))
+
+
+def _check_plates(site: Site, batch: Size) -> None:
     for frame in site.plates:
         if frame.dim is not None and -frame.dim <= len(batch) and batch[frame.dim] not in (1, frame.subsample_size):
             raise ValueError(
@@ -309,7 +321,6 @@ def expand_to_plates(site: Site, d: Distribution, only_check: bool = False) -> D
                 f"distribution's batch shape {tuple(batch)} has size {batch[frame.dim]} there. Make the sizes agree, "
                 f"index the data with the plate's indices, or declare the dim with .to_event(1)."
             )
-    return d if only_check else shared(expanded, d, broadcast_shape(batch, shape))
 
 
 def locate(bad: Tensor, site: Site) -> str:
