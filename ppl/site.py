@@ -211,10 +211,10 @@ class Site:
     @property
     def is_enumerated(self) -> bool:
         """Whether the value is the site's whole support (or draws in its place), on a dim of its own."""
-        if not self.enum_dims:
-            return False
-        step = f"{self.name}[" if self.moments else self.name
-        return any(name == self.name or (self.moments and name.startswith(step)) for _, name in self.enum_dims)
+        names = [name for _, name in self.enum_dims]
+        if self.name in names or not self.moments:
+            return self.name in names
+        return any(name.startswith(f"{self.name}[") for name in names)
 
     def __getitem__(self, key: str) -> Any:
         """Raises: TypeError naming the attribute, for those who know sites as dicts."""

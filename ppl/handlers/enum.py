@@ -178,9 +178,13 @@ class enum(Handler):
 
     def _add(self, axis: Axis, live: list[Axis]) -> None:
         """Put an axis in use. Those before it on its dim, which nothing may look back at, make room: chains are long."""
-        self._covered.update({a.dim: a for a in self.axes if a.dim == axis.dim})
-        self.axes = [a for a in self.axes if a.dim != axis.dim]
-        self.axes.append(axis)
+        kept = []
+        for a in self.axes:
+            if a.dim == axis.dim:
+                self._covered[a.dim] = a
+            else:
+                kept.append(a)
+        self.axes = [*kept, axis]
         live.append(axis)
         self.left = min(self.left, axis.dim)
 
@@ -238,7 +242,9 @@ class enum(Handler):
 
     def _free_dim(self, live: list[Axis], count: int = 1) -> int:
         """The first of `count` neighbouring free dims."""
-        taken = {axis.dim for axis in live}.union(*(lagged.dims() for lagged in self.lagged.values()))
+        taken = {axis.dim for axis in live}
+        for lagged in self.lagged.values():
+            taken.update(lagged.dims())
         dim = self.first_available_dim
         while not taken.isdisjoint(range(dim, dim - count, -1)):
             dim -= 1

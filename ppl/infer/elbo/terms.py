@@ -80,25 +80,26 @@ def _named(site: Site, batch: Size, steps: Size) -> tuple[tuple[str, ...], list[
 
     Raises: ValueError where a dim is nobody's.
     """
-    plates = {frame.dim: frame for frame in site.plates if frame.dim is not None}
-    width = len(batch)
+    full, owners = [*batch], dict(site.enum_dims)
+    for frame in site.plates:
+        dim = frame.dim
+        if dim is not None:
+            owners[dim] = plate_axis(frame.name)
+            if -dim > len(full):
+                full[:0] = [1] * (-dim - len(full))
+            if full[dim] == 1:
+                full[dim] = frame.subsample_size
+    plates = [frame.dim for frame in site.plates]
     axes: list[str] = []
-    full: list[int] = []
     sizes: list[int] = []
-    for dim in range(-max(width, -min(plates, default=0)), 0):
-        size, frame = batch[dim] if -dim <= width else 1, plates.get(dim)
-        if frame is not None:
-            size = frame.subsample_size if size == 1 else size
-            axes.append(plate_axis(frame.name))
-            sizes.append(size)
-        elif size != 1:
-            owner = next((name for at, name in reversed(site.enum_dims) if at == dim), None)
+    for dim, size in enumerate(full, -len(full)):
+        if size != 1 or dim in plates:
+            owner = owners.get(dim)
             if owner is None:
                 check_dims(Size((*steps, *batch)), site)
             else:
                 axes.append(owner)
-            sizes.append(size)
-        full.append(size)
+                sizes.append(size)
     return tuple(axes), full, sizes
 
 
