@@ -99,6 +99,7 @@ def _functions() -> frozenset[Any]:
 
 _SHARED = _functions()
 _active: ContextVar[Sharing | None] = ContextVar("ppl_sharing", default=None)
+_AS_EVER = contextlib.nullcontext()
 
 
 class Sharing(TorchFunctionMode):
@@ -180,7 +181,7 @@ def active_sharing() -> Sharing | None:
 def unwatched() -> contextlib.AbstractContextManager[Any]:
     """While this is entered, a sharing watches nothing."""
     if _active.get() is None or torch._C._len_torch_function_stack() != 1:
-        return contextlib.nullcontext()
+        return _AS_EVER
     found: contextlib.AbstractContextManager[Any] = torch._C.DisableTorchFunction()
     return found
 
