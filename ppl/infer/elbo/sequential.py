@@ -22,6 +22,7 @@ from ppl.site import Site, expand_to_plates, plate_shape
 from ppl.stack import Handler, perform
 from ppl.tensors.factor import Factor, union
 from ppl.tensors.provenance import Names, Provenance
+from ppl.tensors.rewind import random_state, rewind
 
 T = TypeVar("T")
 Assignment = dict[str, int]
@@ -95,17 +96,17 @@ def runs(program: Callable[[], T], provenance: Provenance) -> Iterator[Run[T]]:
     Args: provenance, shared with the runs of the guide, whose choices the program may use.
     """
     path: list[int] | None = []
-    start = torch.get_rng_state()
+    start = random_state()
     tracked = provenance.is_used
     while path is not None:
         if path:
-            torch.set_rng_state(start)
+            rewind(start)
         provenance.control = frozenset()
         with provenance if tracked else contextlib.nullcontext(), choose(path, provenance, tracked) as chooser:
             result = program()
         if chooser.chosen and not tracked:  # the first run met a choice: do it again and watch
             tracked = True
-            torch.set_rng_state(start)
+            rewind(start)
             continue
         yield Run(chooser.chosen, dict(zip(chooser.chosen, chooser.sizes, strict=True)), result, chooser.sources)
         path = _next_path(list(chooser.chosen.values()), chooser.sizes)
