@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,16 @@ class Spec:
         """What a tensor is like."""
         return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
 
+    def encode(self) -> list[Any]:
+        """As nested lists, strings and numbers."""
+        return [list(self.shape), list(self.strides), encode(self.dtype), encode(self.device)]
+
+    @classmethod
+    def decode(cls, code: Sequence[Any]) -> Spec:
+        """What `encode` wrote."""
+        shape, strides, dtype, device = code
+        return cls(tuple(shape), tuple(strides), decode(dtype), decode(device))
+
     def example(self) -> Tensor:
         """A tensor like that, of zeros."""
         empty = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self.device)
@@ -74,7 +84,7 @@ class Program:
     ops: list[Op] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
 
-    def run(self, values: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    def run(self, values: Mapping[int, Any]) -> dict[int, Any]:
         """Do all operations; returns all values by number, those given among them.
 
         Args: values, of all inputs; what the program writes into is written into.
@@ -85,20 +95,12 @@ class Program:
             bind(op.out, op.function(*args, **kwargs), known)
         return known
 
-    def emit(self, values: Mapping[int, Any], call: Callable[[Any, Any, Any], Any]) -> dict[int, Any]:
-        """Like `run`, but with a function that does (or writes down) each operation."""
-        known = dict(values)
-        for op in self.ops:
-            args, kwargs = pytree.tree_map_only(Ref, lambda ref: known[ref.index], (op.args, dict(op.kwargs)))
-            bind(op.out, call(op.function, args, kwargs), known)
-        return known
-
     # -- as text
 
     def encode(self) -> dict[str, Any]:
         """The program as nested lists, strings and numbers."""
         return {
-            "inputs": [[index, *_encode_spec(spec)] for index, spec in self.inputs.items()],
+            "inputs": [[index, spec.encode()] for index, spec in self.inputs.items()],
             "constants": [[index, encode(t.tolist()), encode(t.dtype)] for index, t in self.constants.items()],
             "ops": [[op.target, encode(op.args), encode(dict(op.kwargs)), encode(op.out)] for op in self.ops],
             "outputs": self.outputs,
@@ -108,8 +110,8 @@ class Program:
     def decode(cls, code: Mapping[str, Any]) -> Program:
         """The program that `encode` wrote."""
         program = cls(outputs=list(code["outputs"]))
-        for index, *spec in code["inputs"]:
-            program.inputs[index] = _decode_spec(spec)
+        for index, spec in code["inputs"]:
+            program.inputs[index] = Spec.decode(spec)
         for index, values, dtype in code["constants"]:
             program.constants[index] = torch.tensor(decode(values), dtype=decode(dtype))
         for target, args, kwargs, out in code["ops"]:
@@ -215,15 +217,6 @@ def decode(code: Any) -> Any:
     if kind == "complex":
         return complex(*content)
     return getattr(torch, content)
-
-
-def _encode_spec(spec: Spec) -> list[Any]:
-    return [list(spec.shape), list(spec.strides), encode(spec.dtype), encode(spec.device)]
-
-
-def _decode_spec(code: Sequence[Any]) -> Spec:
-    shape, strides, dtype, device = code
-    return Spec(tuple(shape), tuple(strides), decode(dtype), decode(device))
 
 
 def _shape(spec: Spec) -> str:

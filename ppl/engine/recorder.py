@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl.distributions.validation import validation_enabled
 from ppl.engine.program import SMALL, Op, Program, Ref, Spec, references
+from ppl.engine.rewrite import WithoutLooks
+from ppl.engine.split_draws import SPLIT
 from ppl.site import Site
 from ppl.stack import Handler, perform
 from ppl.tensors.rewind import watcher
@@ -42,6 +44,7 @@ class Recording:
     sites: list[str] = field(default_factory=list)  # the sites met, in order
     memory: dict[int, int] = field(default_factory=dict)  # which values lie in the same memory
     specs: dict[int, Spec] = field(default_factory=dict)  # what each value is like
+    originals: dict[int, Tensor] = field(default_factory=dict)  # what inputs held before they were written into
 
     def number(self, tensor: Tensor) -> int | None:
         """The number of an input."""
@@ -64,7 +67,7 @@ class Recorder(TorchDispatchMode):
         self.program = Program()
         self.tensors: dict[int, Tensor] = {}
         self.static: set[int] = set()
-        self.written: set[int] = set()
+        self.originals: dict[int, Tensor] = {}
         self.looks: list[tuple[Op, Any]] = []
         self.seen = last_site()
         self._changing = {id(tensor) for tensor in changing}
@@ -108,6 +111,11 @@ class Recorder(TorchDispatchMode):
                 raise self._refuse(
                     "draws from a torch.Generator of its own cannot be captured; use torch's default one"
                 )
+        if func in SPLIT and self._next_draw <= len(self._draws) and args[0].device.type == "cpu":
+            with self:
+                drawn = SPLIT[func](*args, **kwargs)
+            if drawn is not None:
+                return drawn
         refs, named = pytree.tree_map_only(Tensor, self.ref, (args, kwargs))
         numbers = references((refs, named))
         is_random = torch.Tag.nondeterministic_seeded in func.tags
@@ -115,20 +123,21 @@ class Recorder(TorchDispatchMode):
             return self._again(func, args)
         is_static = not is_random and all(i in self.static for i in numbers)
         depends = torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+        if depends and name == "aten.index.Tensor":  # its shape depends on values if they are flags alone
+            depends = any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1])
         if depends and not is_static:
             raise self._refuse(_READ if "scalar" in name else f"{name} gives what depends on values that change")
+        written = _written(func, args, kwargs)
+        for tensor in written:
+            self._save(tensor)
         result = func(*args, **kwargs)
         out = pytree.tree_map_only(Tensor, self._out, result)
         op = Op(name, tuple(refs), named, out)
         if depends and not isinstance(result, Tensor):
             self.looks.append((op, result))
             return result
-        for tensor in _written(func, args, kwargs):
-            index = self.ref(tensor).index
-            if index in self.tensors:
-                self.written.add(index)
-            if not is_static:
-                self.static.discard(index)
+        if not is_static:
+            self.static.difference_update(self.ref(tensor).index for tensor in written)
         if is_static:
             self.static.update(set(references(out)).difference(numbers))
         self.program.ops.append(op)
@@ -161,6 +170,13 @@ class Recorder(TorchDispatchMode):
         """The draws from here on repeat those after the first `draws`."""
         self._next_draw = draws
 
+    def _save(self, tensor: Tensor) -> None:
+        """Keep what a tensor from outside holds before it is written into, be it through a view."""
+        index = self.ref(tensor).index
+        for i, outside in self.tensors.items() if index not in self.tensors else [(index, tensor)]:
+            if i not in self.originals and _memory(outside) == _memory(tensor):
+                self.originals[i] = outside.detach().clone()
+
     def _remember(self, func: Any, args: Any, out: Any, result: Any) -> None:
         if isinstance(result, Tensor):
             if str(func).split(".")[1].endswith("_"):  # the tensor may be written into again
@@ -173,10 +189,7 @@ class Recorder(TorchDispatchMode):
         first, given, out, result = self._draws[self._next_draw]
         name = str(func).split(".")[1]
         by_shape = name.endswith(("_", "_like"))  # the first argument lends its shape alone
-        pairs = list(zip(args, given, strict=False))
-        same = all(
-            a is b or a == b for a, b in (pairs[1:] if by_shape else pairs) if not isinstance(a, Tensor) or a is not b
-        )
+        same = all(_same(a, b) for a, b in list(zip(args, given, strict=False))[by_shape:])
         if first is not func or len(args) != len(given) or not same or (by_shape and args[0].shape != given[0].shape):
             raise self._refuse("runs that start from one random state make different draws")
         self._next_draw += 1
@@ -208,12 +221,20 @@ class Recorder(TorchDispatchMode):
                 raise self._refuse(_READ)
         memory = {index: _memory(tensor) for index, tensor in enumerate(self._kept)}
         specs = {index: Spec.of(tensor) for index, tensor in enumerate(self._kept)}
-        looks, sites = self.looks, self.seen.names
-        return Recording(self.program, self.tensors, outputs, static, self.written, looks, sites, memory, specs)
+        looks, sites, written = self.looks, self.seen.names, set(self.originals)
+        return Recording(
+            self.program, self.tensors, outputs, static, written, looks, sites, memory, specs, self.originals
+        )
+
+    def undo(self) -> None:
+        """Give the tensors from outside back what they held before."""
+        with torch.no_grad():
+            for i, original in self.originals.items():
+                self.tensors[i].copy_(original)
 
     def _find_static(self) -> set[int]:
         """The values that are alike in all steps: made from static inputs alone, in memory that nothing else is written to."""
-        program, tainted = self.program, {_memory(self._kept[i]) for i in self.written}
+        program, tainted = self.program, {_memory(self._kept[i]) for i in self.originals}
         while True:
             start = {i for i, t in self.tensors.items() if id(t) not in self._changing}
             static = {i for i in {*start, *program.constants} if _memory(self._kept[i]) not in tainted}
@@ -240,6 +261,15 @@ _READ = (
 )
 
 
+def _same(a: Any, b: Any) -> bool:
+    """Whether two arguments are the same tensor, or equal and no tensors."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return a is b
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b)
+
+
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors that an operation writes into, as its signature says."""
     found: list[Tensor] = []
@@ -263,7 +293,9 @@ class last_site(Handler):
 
 
 def record(function: Callable[[], Any], changing: Sequence[Tensor] = ()) -> Recording:
-    """Run a function once and write down what it does with tensors.
+    """Run a function once, without a trace, and write down what it does with tensors.
+
+    Torch's random state, and tensors from outside that the function writes into, are as before afterwards.
 
     Args: changing, the tensors that differ from step to step, such as parameters.
     Raises: CannotCapture naming the user's line where a changing value is read into Python.
@@ -271,11 +303,13 @@ def record(function: Callable[[], Any], changing: Sequence[Tensor] = ()) -> Reco
     recorder = Recorder(changing)
     token = watcher.set(recorder)
     try:
-        with validation_enabled(False), recorder.seen, recorder:
+        rng = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+        with rng, validation_enabled(False), recorder.seen, WithoutLooks(), recorder:
             results = function()
+        return recorder.finish(results)
     finally:
         watcher.reset(token)
-    return recorder.finish(results)
+        recorder.undo()
 
 
 def user_line() -> str:

@@ -1,4 +1,4 @@
-"""Going back to an earlier state of torch's generator, in a way that a recorder of operations notices."""
+"""Recorders of operations: whether one is at work, and how it notices that the random generator is set back."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ class RandomState(NamedTuple):
 
 
 watcher: ContextVar[Watcher | None] = ContextVar("ppl_draws", default=None)
+
+
+def is_recorded() -> bool:
+    """Whether somebody writes operations down: they will be done again at other values, so none may be looked at."""
+    return watcher.get() is not None
 
 
 def random_state() -> RandomState:
