@@ -1,0 +1,1 @@
+"""The engine: programs recorded once, compiled, and run many steps at a time."""
