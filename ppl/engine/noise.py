@@ -1,6 +1,7 @@
 """The random draws of many steps at once, bit for bit what the steps would draw one after another."""
 
 import ctypes
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -131,7 +132,8 @@ _agreeing: dict[int, bool] = {}
 def fast_draws(build: bool = False, store: native.Store | None = None) -> ctypes.CDLL | None:
     """The library that `Noise` draws with on the CPU, if it is compiled and draws here what torch does.
 
-    The latter is tried once a process, on generators of its own: some thousand numbers must have the same bits.
+    The latter is tried once a process, on generators of its own: some thousand numbers must have the same bits. If
+    they have not, which no machine is known for, a RuntimeWarning says so once.
 
     Args:
         build: whether to compile it now if need be, some seconds; else it is None until someone has.
@@ -144,6 +146,11 @@ def fast_draws(build: bool = False, store: native.Store | None = None) -> ctypes
     library.ppl_fill.restype = ctypes.c_char_p
     if library._handle not in _agreeing:
         _agreeing[library._handle] = _agrees_with_torch(library)
+        if not _agreeing[library._handle]:
+            message = (
+                "the engine's compiled draws are other numbers than torch's here, so that noise is drawn more slowly"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
     return library if _agreeing[library._handle] else None
 
 
