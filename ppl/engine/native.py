@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -86,36 +87,41 @@ def compile_library(source: Path, target: Path) -> None:
 
 
 def library_key(source: Path) -> str:
-    """A name for what compiling this source here would give: it differs with the source, torch and the machine."""
-    parts = [source.read_text(), torch.__version__, str(torch.version.git_version), platform.system(), *FLAGS]
+    """64 hexadecimal digits for what compiling this source here would give: they change with it, torch and the machine."""
+    parts = [source.read_text("utf-8"), torch.__version__, str(torch.version.git_version), platform.system(), *FLAGS]
     content = json.dumps([*parts, platform.machine(), *platform.libc_ver()])
-    return f"{source.stem}-{hashlib.sha256(content.encode()).hexdigest()[:32]}.so"
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def library(name: str, build: bool = False, store: Store | None = None) -> ctypes.CDLL | None:
     """The library of `ppl/engine/<name>.cpp`, loaded once a process; None if it has not been compiled yet.
 
-    Calls of its functions release the GIL.
+    Calls of its functions release the GIL. A kept file that cannot be loaded counts as none.
 
     Args:
         name: the source's name, without `.cpp`.
         build: whether to compile it now, some seconds, if it is not there.
         store: where compiled files are kept; `default_store()` if None.
-    Raises: CannotCompile, with `build`; OSError for a store that cannot be written, or a file that cannot be loaded.
+    Raises: with `build`, CannotCompile, and OSError for a store that cannot be written.
     """
     with _loading:
-        if name in _loaded:
-            return _loaded[name]
-        store = store or default_store()
-        source = SOURCES / f"{name}.cpp"
-        key = library_key(source)
-        file = store.find(key)
-        if file is None and build:
-            with tempfile.TemporaryDirectory() as folder:
-                target = Path(folder) / key
-                compile_library(source, target)
-                file = store.keep(key, target)
-        if file is None:
-            return None
-        _loaded[name] = ctypes.CDLL(str(file))
+        if name not in _loaded:
+            loaded = _load(SOURCES / f"{name}.cpp", build, store or default_store())
+            if loaded is None:
+                return None
+            _loaded[name] = loaded
         return _loaded[name]
+
+
+def _load(source: Path, build: bool, store: Store) -> ctypes.CDLL | None:
+    key = library_key(source)
+    file = store.find(key)
+    if file is not None:
+        with suppress(OSError):  # removed meanwhile, or broken
+            return ctypes.CDLL(str(file))
+    if not build:
+        return None
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        target = Path(folder) / f"{source.stem}.so"
+        compile_library(source, target)
+        return ctypes.CDLL(str(store.keep(key, target)))

@@ -45,6 +45,33 @@ def test_a_library_is_compiled_when_asked_and_found_from_then_on(sources, gpp, m
     assert [file.name for file in (sources / "store").iterdir()] == [library_key(sources / "twice.cpp")]
 
 
+def test_a_broken_file_counts_as_none(sources, gpp):
+    store = Folder(sources / "store")
+    store.path.mkdir()
+    (store.path / library_key(sources / "twice.cpp")).write_bytes(b"no library")
+    assert library("twice", store=store) is None
+    built = library("twice", build=True, store=store)
+    assert built is not None
+    assert built.twice(1) == 2
+
+
+class Refusing:
+    """A store that can keep nothing, and says that the file lies where it was."""
+
+    def find(self, key):
+        return None
+
+    def keep(self, key, file):
+        return file
+
+
+def test_a_store_that_keeps_nothing_serves_its_process(sources, gpp):
+    built = library("twice", build=True, store=Refusing())
+    assert built is not None
+    assert built.twice(1) == 2
+    assert library("twice", store=Refusing()) is built
+
+
 def test_threads_that_ask_at_once_compile_once(sources, gpp, monkeypatch):
     calls = []
     compile_it = compile_library
