@@ -1,0 +1,1 @@
+"""Programs that run many times, as one compiled graph."""
