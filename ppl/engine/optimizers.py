@@ -131,12 +131,14 @@ class Plan:
         counts: list[Tensor] = []
         at = 0
         with torch.no_grad():
+            if steps_done:
+                self._make_states()
             for pack in self.packs:
                 leaves = [self.leaves[i] for i in pack["leaves"]]
                 sources += split(pack, carries[at])
                 targets += leaves
-                if pack["states"] and (steps_done or all(leaf in self.optimizer.state for leaf in leaves)):
-                    states = [self._state(pack, index) for index in pack["leaves"]]
+                states = [self.optimizer.state[leaf] for leaf in leaves if leaf in self.optimizer.state]
+                if pack["states"] and states:
                     for offset, name in enumerate(pack["states"], 1):
                         sources += split(pack, carries[at + offset])
                         targets += [state[name] for state in states]
@@ -148,19 +150,23 @@ class Plan:
             if counts and steps_done:
                 torch._foreach_add_(counts, steps_done)
 
-    def _state(self, pack: Static, index: int) -> dict[str, Any]:
-        """The optimiser's state of a leaf, made as torch makes it if there is none."""
-        leaf = self.leaves[index]
-        state = cast(dict[str, Any], self.optimizer.state[leaf])
-        if self._rule.counts and "step" not in state:
-            fused = self.optimizer.param_groups[self._groups[index]].get("fused")
-            double = not fused and torch.get_default_dtype() == torch.float64
-            dtype, device = torch.float64 if double else torch.float32, leaf.device if fused else "cpu"
-            state["step"] = torch.zeros((), dtype=dtype, device=device)
-        for name in pack["states"]:
-            if state.get(name) is None:
-                state[name] = torch.zeros_like(leaf, memory_format=torch.preserve_format)
-        return state
+    def _make_states(self) -> None:
+        """Give leaves that have no state of the optimiser's one, as torch makes it."""
+        order = sorted(range(len(self.leaves)), key=self._groups.__getitem__)  # torch's, which a state_dict keeps
+        for index in order:
+            leaf, group = self.leaves[index], self.optimizer.param_groups[self._groups[index]]
+            names = self._constants[self._groups[index]]["states"]
+            if not names:
+                continue
+            state = cast(dict[str, Any], self.optimizer.state[leaf])
+            if self._rule.counts and "step" not in state:
+                fused = group.get("fused")
+                double = not fused and torch.get_default_dtype() == torch.float64
+                dtype, device = torch.float64 if double else torch.float32, leaf.device if fused else "cpu"
+                state["step"] = torch.zeros((), dtype=dtype, device=device)
+            for name in names:
+                if state.get(name) is None:
+                    state[name] = torch.zeros_like(leaf, memory_format=torch.preserve_format)
 
     # -- what differs from step to step
 

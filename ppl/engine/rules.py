@@ -103,7 +103,8 @@ def _sgd_states(static: Static) -> list[str]:
 def _sgd_columns(static: Static, lr: Value, momentum: Value, number: Value) -> dict[str, Any]:
     columns: dict[str, Any] = {"lr": lr}
     if static["states"] and static["dampening"]:  # torch does not dampen the first gradient
-        columns["gain"] = 1 - static["dampening"] * (number > 1)
+        later = (number > 1).to(number.dtype) if isinstance(number, Tensor) else number > 1
+        columns["gain"] = 1 - static["dampening"] * later
     if static["momentum"] is None:
         columns["momentum"] = momentum
     return columns
