@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ppl.engine.packing import join, lay_out, layout_of, split
+from ppl.engine.packing import Spread, fresh_join, lay_out, layout_of
 from ppl.engine.rules import RULES, Static, unpack, update
 from ppl.engine.schedules import Outlook, Unsupported
 from ppl.optim import _ClippedAdam, _count_change, _Lean
@@ -51,6 +51,7 @@ class Plan:
     ) -> None:
         self.optimizer, self.leaves, self.clip = optimizer, list(leaves), dict(clip)
         self._outlook = outlook
+        self._spreads: list[Spread] | None = None
         self._name = _rule_of(optimizer)
         self._rule = RULES[self._name]
         self._groups = _groups_of(optimizer, self.leaves)
@@ -113,15 +114,14 @@ class Plan:
 
     def gather(self) -> list[Tensor]:
         """The carries: for each pack the parameters and each of the rule's buffers, all in memory of their own."""
-        carries = []
+        carries: list[Tensor] = []
         with torch.no_grad():
             for pack in self.packs:
                 leaves = [self.leaves[i] for i in pack["leaves"]]
-                carries.append(_fresh(pack, leaves))
-                for name in pack["states"]:
-                    known = [self.optimizer.state.get(leaf, {}).get(name) for leaf in leaves]
-                    parts = [torch.zeros_like(leaf) if b is None else b for leaf, b in zip(leaves, known, strict=True)]
-                    carries.append(_fresh(pack, parts))
+                carries.append(fresh_join(pack, leaves))
+                if pack["states"]:
+                    states = [self.optimizer.state.get(leaf, {}) for leaf in leaves]
+                    carries += [fresh_join(pack, _buffers(leaves, states, name)) for name in pack["states"]]
         return carries
 
     def scatter(self, carries: Sequence[Tensor], steps_done: int) -> None:
@@ -129,26 +129,28 @@ class Plan:
         sources: list[Tensor] = []
         targets: list[Tensor] = []
         counts: list[Tensor] = []
-        at = 0
         with torch.no_grad():
+            if self._spreads is None:
+                packs = [pack for pack in self.packs for _ in range(1 + len(pack["states"]))]
+                self._spreads = [Spread(pack, carry) for pack, carry in zip(packs, carries, strict=True)]
             if steps_done:
                 self._make_states()
+            packed = zip(self._spreads, carries, strict=True)
             for pack in self.packs:
                 leaves = [self.leaves[i] for i in pack["leaves"]]
-                sources += split(pack, carries[at])
-                targets += leaves
                 states = [self.optimizer.state[leaf] for leaf in leaves if leaf in self.optimizer.state]
-                if pack["states"] and states:
-                    for offset, name in enumerate(pack["states"], 1):
-                        sources += split(pack, carries[at + offset])
-                        targets += [state[name] for state in states]
-                    if self._rule.counts:
-                        counts += [state["step"] for state in states]
-                at += 1 + len(pack["states"])
+                if len(states) < len(leaves):  # no step was done: buffers that are not there yet are zero
+                    states = []
+                for name, (spread, carry) in zip(("", *pack["states"]), packed, strict=False):
+                    if not name or states:
+                        sources += spread(carry)
+                        targets += [state[name] for state in states] if name else leaves
+                if self._rule.counts:
+                    counts += [state["step"] for state in states]
             if targets:
                 torch._foreach_copy_(targets, sources)
             if counts and steps_done:
-                torch._foreach_add_(counts, steps_done)
+                _add(counts, steps_done)
 
     def _make_states(self) -> None:
         """Give leaves that have no state of the optimiser's one, as torch makes it."""
@@ -286,9 +288,17 @@ def _groups_of(optimizer: torch.optim.Optimizer, leaves: Sequence[Tensor]) -> li
         raise Unsupported("a parameter with a gradient is in no group of the optimiser") from None
 
 
-def _fresh(pack: Static, parts: Sequence[Tensor]) -> Tensor:
-    joined = join(pack, parts).detach()
-    return joined if len(parts) > 1 else joined.clone(memory_format=torch.contiguous_format)
+def _buffers(leaves: Sequence[Tensor], states: Sequence[Mapping[str, Any]], name: str) -> list[Tensor]:
+    """A buffer of each leaf, zero where torch has none yet."""
+    found = [state.get(name) for state in states]
+    return [torch.zeros_like(leaf) if one is None else one for leaf, one in zip(leaves, found, strict=True)]
+
+
+def _add(counts: list[Tensor], steps: int) -> None:
+    if counts[0].is_cpu:  # a number would be made a tensor for each of the counts
+        torch._foreach_add_(counts, torch.ones((), dtype=torch.float32, device="cpu"), alpha=steps)
+    else:
+        torch._foreach_add_(counts, steps)
 
 
 def _entry(values: Sequence[float]) -> Any:

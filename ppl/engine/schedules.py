@@ -90,18 +90,23 @@ class Outlook:
         return list(itertools.accumulate(itertools.repeat(self.decay, num), operator.mul, initial=rate))[1:]
 
     def _run(self, num: int, num_steps: int) -> tuple[list[list[float]], list[list[float]]]:
-        assert self.advance is not None
+        advance, scheduler = self.advance, self.scheduler
+        assert advance is not None
         groups = self.optimizer.param_groups
         rates: list[list[float]] = [[] for _ in groups]
-        momenta: list[list[float]] = [[] for _ in groups]
+        momenta = [[momentum_of(group)] if not self.cycles else [] for group in groups]
+        pairs = list(zip(groups, rates, strict=True))
         vars(self.optimizer)["_opt_called"] = True  # or torch warns that the schedule is stepped before the optimiser
-        for number in range(num_steps + 1, num_steps + num + 1):
-            for group, rate, momentum in zip(groups, rates, momenta, strict=True):
-                if self.decay != 1:
+        for number in range(num_steps + 1, num_steps + num + 1):  # in microseconds: this comes with every step
+            if self.decay != 1:
+                for group in groups:
                     group["lr"] = group["lr"] * self.decay
+            for group, rate in pairs:
                 rate.append(group["lr"])
-                momentum.append(momentum_of(group))
-            self.advance(self.scheduler, number, _UNSEEN)
+            if self.cycles:
+                for group, momentum in zip(groups, momenta, strict=True):
+                    momentum.append(momentum_of(group))
+            advance(scheduler, number, _UNSEEN)
         return rates, momenta
 
     def _remember(self) -> Memory:

@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+import ppl
 from ppl import optim
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of, unpack, update
+from ppl.infer import SVI
+from ppl.infer.autoguide import AutoNormal
 
 SHAPES = [(3,), (), (2, 4), (65, 64), (0,), (1, 1)]  # one large, one empty
 
@@ -501,3 +504,60 @@ def test_importing_the_module_does_not_import_the_compiler():
     code = "import sys, ppl.engine.optimizers; print('torch._dynamo' in sys.modules, 'torch._inductor' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+# -- with SVI
+
+
+def schools():
+    scale = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+    effects = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+    mean = ppl.sample("mean", ppl.distributions.Normal(0.0, 5.0))
+    spread = ppl.sample("spread", ppl.distributions.HalfCauchy(5.0))
+    with ppl.plate("school", 8):
+        effect = ppl.sample("effect", ppl.distributions.Normal(mean, spread))
+        ppl.sample("y", ppl.distributions.Normal(effect, scale), obs=effects)
+
+
+def planned_svi_steps(svi, num):
+    """Steps of an SVI in which all but loss and gradients is the plan's."""
+    leaves = [leaf for _, leaf in svi._trained]
+    plan = plan_of(svi.optimizer, leaves, svi.optim.clip_args, svi.scheduler, svi.optim.advance)
+    carries, rows = plan.gather(), plan.rows(num, svi.num_steps)
+    for row in rows:
+        with torch.no_grad():
+            for leaf, value in zip(leaves, unpack(plan.packs, carries), strict=True):
+                leaf.copy_(value)
+        with svi.params:
+            gradients = torch.autograd.grad(svi.loss(svi.model, svi.guide), leaves)
+        carries = update(plan.packs, carries, [[gradients[i] for i in p["leaves"]] for p in plan.packs], row, plan.clip)
+    plan.scatter(carries, num)
+    plan.commit(num)
+    svi.num_steps += num
+
+
+@pytest.mark.parametrize("name", ["two groups of a guide", "ClippedAdam", "OneCycleLR", "StepLR", "clip_norm"])
+def test_an_svi_may_go_back_and_forth(name):
+    def options(parameter):
+        return {"lr": 0.02, "weight_decay": 0.1} if "scale" in parameter else {"lr": 0.05}
+
+    made = {"two groups of a guide": lambda: optim.AdamW(options), **OPTIMISERS}[name]
+
+    def fit():
+        torch.manual_seed(2)
+        svi = SVI(schools, AutoNormal(schools), made())
+        svi.step()
+        return svi
+
+    expected, found = fit(), fit()
+    for _ in range(30):
+        expected.step()
+    torch.manual_seed(2)
+    found = fit()
+    planned_svi_steps(found, 12)
+    for _ in range(8):
+        found.step()
+    planned_svi_steps(found, 10)
+    one, two = found.state_dict(), expected.state_dict()
+    assert_same(one, two, 1e-12)
+    assert found.num_steps == 31
