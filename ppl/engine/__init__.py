@@ -1,0 +1,1 @@
+"""Run programs as compiled graphs."""
