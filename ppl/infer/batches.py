@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +13,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 Device = torch.device | str | None
 _HOW = "Give a torch DataLoader, such as DataLoader(TensorDataset(x, y), batch_size=100, shuffle=True), or a list of batches"
+
+EMPTY = (
+    "SVI.fit: the loader gives no batches. Look at the size of its data set; with drop_last=True, a batch_size above it "
+    "leaves none."
+)
 
 
 @dataclass(frozen=True)
@@ -99,14 +104,17 @@ def check_loader(loader: Any, epochs: int) -> None:
             f"SVI.fit: a {type(loader).__name__} gives its batches once, but epochs={epochs} asks for them again. {_HOW}, "
             "such as list(batches)."
         )
+    if _length(loader) == 0:
+        raise ValueError(EMPTY)
 
 
 def find_size(loader: Any) -> int | str:
-    """How many elements the data have that a loader takes its batches from, or in words why that cannot be told."""
+    """How many elements the data have that a loader takes its batches from, or in words why that cannot be told.
+
+    Raises: ValueError naming a batch of a list that cannot be one.
+    """
     if isinstance(loader, (list, tuple)):
-        sizes = [Batch.of(batch).size for batch in loader]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if len(known) == len(sizes) else "its batches have no tensors whose elements could be counted"
+        return _count(loader)
     dataset = getattr(loader, "dataset", None)
     size = _length(dataset)
     if size is None:
@@ -121,6 +129,19 @@ def find_size(loader: Any) -> int | str:
     if isinstance(sampler, (RandomSampler, SequentialSampler)) or _length(sampler) == size:
         return size
     return f"its {type(sampler).__name__} may leave out some of the data set's {size} elements"
+
+
+def _count(batches: Sequence[Any]) -> int | str:
+    total = 0
+    for number, given in enumerate(batches):
+        try:
+            size = Batch.of(given).size
+        except ValueError as error:
+            raise ValueError(f"SVI.fit, batch {number}: {error}") from error
+        if size is None:
+            return f"batch {number} has no tensor whose elements could be counted"
+        total += size
+    return total
 
 
 def _length(thing: Any) -> int | None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ppl.handlers.enlarge import enlarge
 from ppl.infer.autoguide.guide import AutoGuide
-from ppl.infer.batches import Batch, Device, check_loader, find_size, moved
+from ppl.infer.batches import EMPTY, Batch, Device, check_loader, find_size, moved
 from ppl.site import Site
 from ppl.stack import Handler, perform
 
@@ -70,7 +70,7 @@ def fit(
                     if progress_bar:
                         _show(bar, f"loss {total / weight:.4g}, batch {number}")
                 if not number:
-                    raise ValueError(_explain_empty(epoch))
+                    raise ValueError(_RAN_DRY.format(epoch) if epoch else EMPTY)
                 epoch_losses.append(total / weight)
                 bar.set_postfix_str(f"loss {epoch_losses[-1]:.4g}", refresh=False)
                 bar.update()
@@ -92,16 +92,10 @@ def _show(bar: Any, text: str) -> None:
         bar.last_print_t = time.time()
 
 
-def _explain_empty(epoch: int) -> str:
-    if epoch:
-        return (
-            f"SVI.fit: the loader gave no batch in epoch {epoch}, although it did before. Give a list of batches or a "
-            "DataLoader, which can be gone through again; what is fitted so far is kept."
-        )
-    return (
-        "SVI.fit: the loader gives no batches. Look at the size of its data set; with drop_last=True, a batch_size above "
-        "it leaves none."
-    )
+_RAN_DRY = (
+    "SVI.fit: the loader gave no batch in epoch {}, although it did before. Give a list of batches or a DataLoader, which "
+    "can be gone through again. What is fitted so far is kept."
+)
 
 
 class _Whole:
