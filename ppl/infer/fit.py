@@ -123,7 +123,7 @@ class _Whole:
 
         Raises: ValueError for a plate that is not there; for an automatic guide with latent sites for each element.
         """
-        with _Notes() as notes, self.scaling:
+        with _Notes() as notes:
             svi.setup(*batch.args, **batch.kwargs)
         plates = {frame.name: None for site in notes.sites for frame in site.plates}
         plates.update({site.name: None for site in notes.sites if site.kind == "plate"})

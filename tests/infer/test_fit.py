@@ -3,6 +3,7 @@
 import collections
 import io
 import math
+import time
 
 import pytest
 import torch
@@ -393,6 +394,29 @@ def test_the_bar_shows_epochs_and_the_mean_loss(capsys):
     assert f"loss {svi.evaluate_loss(data()):.4g}" in shown
 
 
+def test_the_bar_moves_within_a_long_epoch(capsys):
+    def slowly(x):
+        time.sleep(0.11)
+        return x
+
+    batches = DataLoader(list(data().split(5)), batch_size=None, collate_fn=slowly)
+    still(model).fit(batches, 1, plate="data", size=SIZE)
+    assert ", batch 2" in capsys.readouterr().err
+
+
+def test_ctrl_c_between_a_step_and_its_loss_keeps_both():
+    class Stopped(SVI):
+        def step(self, *args, **kwargs):
+            super().step(*args, **kwargs)
+            raise KeyboardInterrupt
+
+    svi, other = (kind(model, normal, Adam({"lr": 0.05})) for kind in (Stopped, SVI))
+    result = fit(svi, [data()])
+    ppl.set_rng_seed(0)
+    assert result.losses.tolist() == fit(other, [data()]).losses.tolist()
+    assert result.interrupted
+
+
 # -- bad input
 
 
@@ -445,6 +469,7 @@ def test_nothing_else_is_warned_of(svi, options):
         (3, 1, r"batches cannot be taken from a int"),
         (TensorDataset(data()), 1, r"got a data set, which gives single elements. Write DataLoader\(dataset"),
         ([], 1, r"the loader gives no batches"),
+        ((), 1, r"the loader gives no batches"),
         (loader(batch_size=50, drop_last=True), 1, r"the loader gives no batches.*drop_last=True"),
         ([data()[:0]], 1, r"batch 0: the batch has no elements"),
         ([data()], 0, r"epochs must be a positive int, got 0"),
@@ -522,6 +547,12 @@ def test_a_size_that_cannot_be_told_is_asked_for(batches, why):
         fit(still(model), batches, plate="data")
 
 
+def test_no_batches_are_no_matter_of_size():
+    for batches in ([], loader(data()[:0]), loader(batch_size=50, drop_last=True)):
+        with pytest.raises(ValueError, match=r"the loader gives no batches"):
+            fit(still(model), batches, plate="data")
+
+
 def test_sizes_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match=r"size=30 says how many .*plate='data'"):
         fit(still(model), loader(), size=30)
@@ -558,6 +589,15 @@ def test_automatic_guides_refuse_latent_sites_for_each_element_of_a_batch(kind):
         with pytest.raises(ValueError, match=match):
             fit(still(drawn, kind(drawn)), loader())
     fit(still(local, kind(local)), loader(batch_size=SIZE), plate="data")  # all data at once
+
+
+def test_automatic_guides_may_have_latent_sites_in_a_plate_that_the_model_draws_by_itself():
+    def grouped(x):
+        with ppl.plate("groups", 4, subsample_size=2):
+            ppl.sample("z", dist.Normal(0.0, 1.0))
+        model(x)
+
+    assert fit(SVI(grouped, AutoNormal(grouped), Adam({"lr": 0.1})), loader(), plate="data").losses.shape == (5,)
 
 
 def test_automatic_guides_ask_for_the_plate_whose_indices_come_with_the_batch():
