@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,8 +15,10 @@ from tqdm import tqdm
 from ppl.distributions.validation import describe_entries, is_validation_enabled
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
+from ppl.infer.batches import Device
 from ppl.infer.compiled import Compile, Stepper
 from ppl.infer.elbo import ELBO, Trace_ELBO
+from ppl.infer.fit import FitResult, fit
 from ppl.optim import as_optimizer
 from ppl.params import ParamStore
 from ppl.stack import sketched
@@ -264,6 +266,51 @@ class SVI:
                 stepper.close()
         params = {name: value.detach().clone() for name, value in self.params.items()}
         return SVIResult(params, torch.tensor(losses, dtype=self._dtype), interrupted)
+
+    def fit(
+        self,
+        dataloader: Iterable[Any],
+        epochs: int,
+        *,
+        plate: str | Sequence[str] | None = None,
+        size: int | None = None,
+        device: Device = None,
+        progress_bar: bool = True,
+        callback: Callable[[int, float], None] | None = None,
+        **kwargs: Any,
+    ) -> FitResult:
+        """Take one step for each batch of a loader, many times over.
+
+            svi.fit(DataLoader(TensorDataset(x, y), batch_size=100, shuffle=True), epochs=10, plate="data")
+
+        Args:
+            dataloader: a torch DataLoader, a list of batches, or anything that gives batches whenever it is iterated
+                over. A tuple or list becomes the positional arguments of model and guide, a dict the keyword arguments.
+            epochs: how often to go through it.
+            plate: the plate that a batch's elements are in where the model writes `plate("data", len(x))`, or several:
+                it stands for all data, and densities inside are scaled by size / len(x), as `handlers.enlarge` does. Not
+                needed where the model says so itself, as in `plate("data", size, subsample_size=len(x))`.
+            size: how many elements all data have; by default that of the loader's data set or of a list's batches.
+            device: where the tensors of each batch go.
+            progress_bar: show one on standard error.
+            callback: called at the end of each epoch with its number in this call and its mean loss; a place to keep
+                `state_dict()`, from which a later process goes on with the same bits.
+            kwargs: further arguments of model and guide, the same in every step.
+        Returns: losses by step and by epoch, and parameters. Ctrl-C ends the training early and keeps what is done.
+        Raises: ValueError for a loader without batches or one that cannot be gone through again; naming the batch, for
+            fields of different lengths or a step that fails; naming plates, for one that is not there.
+        """
+        return fit(
+            self,
+            dataloader,
+            epochs,
+            plate=plate,
+            size=size,
+            device=device,
+            progress_bar=progress_bar,
+            callback=callback,
+            constants=kwargs,
+        )
 
     # -- state
 
