@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl.engine.build import Job, take_step
+from ppl.engine.job import Job, take_step
 from ppl.engine.program import Op, Program, Ref
 
 # Operations whose functions in the torch namespace take the same arguments in the same order, at half the cost of a call.

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch._C import _aoti
 from torch.utils import _pytree as pytree
 
-from ppl.engine.build import Job
 from ppl.engine.draw import Draw
 from ppl.engine.hoist import hoist
+from ppl.engine.job import Job
 from ppl.engine.noise import Noise, fast_draws
 from ppl.engine.optimizers import Plan
 from ppl.engine.passes import Parts, prepare, split
