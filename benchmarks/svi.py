@@ -1,0 +1,191 @@
+"""Training beside Pyro and NumPyro: time a step, time to the first one, memory and the loss reached.
+
+    python benchmarks/svi.py --pyro-python P --numpyro-python P    run all and print one table
+    python benchmarks/svi.py --only schools,vae --quick            two workloads, one short round
+    python benchmarks/svi.py ppl schools                           one measurement, as JSON
+
+The same model, guide, Adam with learning rate 0.01 and float32 in each system, one process a system, workload and measurement, in
+interleaved rounds: the machine's speed drifts by several times within minutes, so ratios are taken round by round. Before the
+rounds each system tries one thread and two, and Pyro its tracing ELBO; the better is kept. In bulk, ppl makes its steps in
+`svi.run(n, compile="always")`, NumPyro in a jitted `lax.scan` over `svi.update`, Pyro in a loop over `svi.step`; a single call is
+`svi.step`, or a jitted `svi.update` whose loss is read. Times to the first step begin after imports, in a new process: of the plain call,
+with nothing cached; and until a compiled step is done, with the folders of ppl's or JAX's compiler cache filled before. Memory
+is the growth of the latter process's peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import svi_table
+from svi_process import environment, measure
+from workloads import TITLES
+
+SYSTEMS = ("ppl", "pyro", "numpyro")
+RESULTS = Path(__file__).with_name("RESULTS.md")
+Found = dict[str, Any]
+
+
+@dataclass
+class Mode:
+    """How a system is run on a workload, and what it compiled before."""
+
+    threads: int
+    jit: bool
+    cache: str  # the folder of its compiler cache
+    us: float = float("inf")  # a step in bulk, when it was tried
+    filling: Found = field(default_factory=dict)  # what the process found that filled the cache
+
+    def __str__(self) -> str:
+        return f"{self.threads} thread{'s' * (self.threads > 1)}{', traced' * self.jit}"
+
+
+@dataclass
+class Bench:
+    """What the options say, and processes that measure."""
+
+    pythons: dict[str, str]
+    folder: str  # temporary
+    quick: bool
+    timeout: float
+
+    def process(self, system: str, workload: str, what: str, mode: Mode, seed: int, quick: bool | None = None) -> Found:
+        """One measurement in a process of its own."""
+        command = [self.pythons[system], __file__, system, workload, "--what", what, "--seed", str(seed)]
+        command += ["--threads", str(mode.threads), *(["--jit"] if mode.jit else [])]
+        command += ["--quick"] if (self.quick if quick is None else quick) else []
+        with tempfile.TemporaryDirectory(dir=self.folder) as empty:
+            # JAX measures its speed without a cache: what it reads from there may be slower code
+            cache = empty if what == "cold" else None if what == "speed" and system == "numpyro" else mode.cache
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                env=environment(system, mode.threads, cache),
+                timeout=self.timeout,
+            )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
+        found: Found = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    def calibrate(self, system: str, workload: str) -> Mode:
+        """The fastest way to run a system; its cache is filled then."""
+        tried = []
+        for jit in (False, True) if system == "pyro" else (False,):
+            for threads in (1, 2):
+                mode = Mode(threads, jit, tempfile.mkdtemp(dir=self.folder))
+                try:
+                    if system != "pyro":
+                        mode.filling = self.process(system, workload, "compiled", mode, 0)
+                    mode.us = self.process(system, workload, "speed", mode, 0, quick=True)["bulk"]
+                except (RuntimeError, subprocess.TimeoutExpired):
+                    if not jit:  # not everything can be traced by Pyro
+                        raise
+                    continue
+                tried.append(mode)
+        kept = min(tried, key=lambda mode: mode.us)
+        note = ", ".join(f"{mode}: {mode.us:.1f}" for mode in tried)
+        print(f"{workload}, {system}: {kept} (µs a step: {note})", file=sys.stderr, flush=True)
+        return kept
+
+    def round(self, system: str, workload: str, mode: Mode, seed: int) -> Found:
+        """All figures of a system and workload once."""
+        plain = Mode(mode.threads, False, mode.cache)  # Pyro's first step is quicker without tracing
+        found = self.process(system, workload, "speed", mode, seed)
+        found |= self.process(system, workload, "cold", plain, seed)
+        found |= self.process(system, workload, "compiled", mode, seed)
+        if "compiled" in mode.filling and seed == 0:
+            found["filling"] = mode.filling["compiled"]
+        return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("system", nargs="?", choices=SYSTEMS)
+    parser.add_argument("workload", nargs="?", choices=tuple(TITLES))
+    parser.add_argument("--rounds", type=int, help="how many; 5 by default, 1 with --quick")
+    parser.add_argument("--only", default=",".join(TITLES), help="workloads, with commas between")
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help="systems, with commas between")
+    parser.add_argument("--quick", action="store_true", help="one round of short measurements")
+    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    parser.add_argument("--pyro-python", default=sys.executable, help="an interpreter with pyro-ppl")
+    parser.add_argument("--numpyro-python", default=sys.executable, help="an interpreter with numpyro")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for a process")
+    one = parser.add_argument_group("one measurement")
+    one.add_argument("--what", default="speed", choices=("speed", "cold", "compiled"))
+    one.add_argument("--threads", type=int, default=1)
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--jit", action="store_true", help="Pyro's tracing ELBO")
+    o = parser.parse_args()
+    if o.system:
+        if o.workload is None:
+            parser.error(f"name a workload: {', '.join(TITLES)}")
+        print(json.dumps(measure(o.system, o.workload, o.what, o.threads, o.seed, o.jit, o.quick)))
+        return
+    chosen, systems = o.only.split(","), o.systems.split(",")
+    for name, known in [(w, tuple(TITLES)) for w in chosen] + [(s, SYSTEMS) for s in systems]:
+        if name not in known:
+            parser.error(f"'{name}' is not one of {', '.join(known)}")
+    rounds = o.rounds or (1 if o.quick else 5)
+    pythons = {"ppl": sys.executable, "pyro": o.pyro_python, "numpyro": o.numpyro_python}
+    with tempfile.TemporaryDirectory() as folder:
+        text = run(Bench(pythons, folder, o.quick, o.timeout), chosen, systems, rounds)
+    print(text)
+    if o.write:
+        svi_table.write(text, RESULTS)
+
+
+def run(bench: Bench, chosen: list[str], systems: list[str], rounds: int) -> str:
+    """All rounds, and what is to be said of them."""
+    found: dict[str, dict[str, list[Found]]] = {}
+    modes: dict[str, dict[str, Mode]] = {}
+    for workload in chosen:
+        modes[workload] = {system: bench.calibrate(system, workload) for system in systems}
+        found[workload] = {system: [] for system in systems}
+        for seed in range(rounds):
+            for system in systems:
+                found[workload][system].append(bench.round(system, workload, modes[workload][system], seed))
+        print(svi_table.table({workload: found[workload]}, TITLES), file=sys.stderr, flush=True)
+    versions: dict[str, str] = {}
+    for system in systems:
+        for name, version in found[chosen[0]][system][0]["versions"].items():
+            versions.setdefault(name, version)
+            if versions[name] != version:
+                versions[f"{name} ({system})"] = version
+    kept = [f"- {TITLES[w]}: {'; '.join(f'{s} {mode}' for s, mode in modes[w].items())}" for w in chosen]
+    return "\n".join(
+        [
+            f"{machine()}. {', '.join(f'{name} {version}' for name, version in versions.items())}. {rounds} interleaved "
+            f"round{'s' * (rounds > 1)}{' of short measurements' * bench.quick}, one process a figure, system and workload.",
+            "",
+            svi_table.table(found, TITLES),
+            "",
+            "Kept after trying one thread and two, and Pyro's tracing ELBO:",
+            "",
+            *kept,
+        ]
+    )
+
+
+def machine() -> str:
+    """The processor, how many cores of it, and the system."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = lines[0].split(":", 1)[1].strip() if lines else name
+        return f"{len(lines) or '?'} × {name}, {platform.system()}"
+    return f"{name}, {platform.system()}"
+
+
+if __name__ == "__main__":
+    main()
