@@ -6,9 +6,9 @@
 
 The same model, guide, Adam with learning rate 0.01 and float32 in each system, one process a system, workload and measurement, in
 interleaved rounds: the machine's speed drifts by several times within minutes, so ratios are taken round by round. Before the
-rounds each system tries one thread and two, and Pyro its tracing ELBO; the better is kept. In bulk, ppl makes its steps in
-`svi.run(n, compile="always")`, NumPyro in a jitted `lax.scan` over `svi.update`, Pyro in a loop over `svi.step`; a single call is
-`svi.step`, or a jitted `svi.update` whose loss is read. Times to the first step begin after imports, in a new process: of the plain call,
+rounds each system tries one thread and two, and its variants; the fastest is kept. In bulk, ppl makes its steps in
+`svi.run(n, compile="always")`, NumPyro in a jitted `lax.scan` over `svi.update` or a loop over jitted updates, Pyro in a loop over
+`svi.step`, with an eager or a tracing ELBO; a single call is `svi.step`, or a jitted `svi.update` whose loss is read. Times to the first step begin after imports, in a new process: of the plain call,
 with nothing cached; and until a compiled step is done, with the folders of ppl's or JAX's compiler cache filled before. Memory
 is the growth of the latter process's peak.
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import svi_table
-from svi_process import environment, measure
+from svi_process import VARIANTS, environment, measure
 from workloads import TITLES
 
 SYSTEMS = ("ppl", "pyro", "numpyro")
@@ -39,13 +39,13 @@ class Mode:
     """How a system is run on a workload, and what it compiled before."""
 
     threads: int
-    jit: bool
+    variant: str
     cache: str  # the folder of its compiler cache
     us: float = float("inf")  # a step in bulk, when it was tried
     filling: Found = field(default_factory=dict)  # what the process found that filled the cache
 
     def __str__(self) -> str:
-        return f"{self.threads} thread{'s' * (self.threads > 1)}{', traced' * self.jit}"
+        return f"{self.threads} thread{'s' * (self.threads > 1)}, {self.variant}"
 
 
 @dataclass
@@ -57,14 +57,15 @@ class Bench:
     quick: bool
     timeout: float
 
-    def process(self, system: str, workload: str, what: str, mode: Mode, seed: int, quick: bool | None = None) -> Found:
+    def process(self, system: str, workload: str, what: str, mode: Mode, seed: int) -> Found:
         """One measurement in a process of its own."""
         command = [self.pythons[system], __file__, system, workload, "--what", what, "--seed", str(seed)]
-        command += ["--threads", str(mode.threads), *(["--jit"] if mode.jit else [])]
-        command += ["--quick"] if (self.quick if quick is None else quick) else []
+        command += ["--threads", str(mode.threads), "--variant", mode.variant, *(["--quick"] if self.quick else [])]
         with tempfile.TemporaryDirectory(dir=self.folder) as empty:
             # JAX measures its speed without a cache: what it reads from there may be slower code
-            cache = empty if what == "cold" else None if what == "speed" and system == "numpyro" else mode.cache
+            cache = (
+                empty if what == "cold" else None if what in ("try", "speed") and system == "numpyro" else mode.cache
+            )
             done = subprocess.run(
                 command,
                 capture_output=True,
@@ -80,26 +81,29 @@ class Bench:
     def calibrate(self, system: str, workload: str) -> Mode:
         """The fastest way to run a system; its cache is filled then."""
         tried = []
-        for jit in (False, True) if system == "pyro" else (False,):
-            for threads in (1, 2):
-                mode = Mode(threads, jit, tempfile.mkdtemp(dir=self.folder))
+        for threads in (1, 2):
+            cache = tempfile.mkdtemp(dir=self.folder)
+            for variant in VARIANTS[system]:
+                mode = Mode(threads, variant, cache)
                 try:
-                    if system != "pyro":
+                    if system == "ppl":  # its trial reads what this one compiled
                         mode.filling = self.process(system, workload, "compiled", mode, 0)
-                    mode.us = self.process(system, workload, "speed", mode, 0, quick=True)["bulk"]
+                    mode.us = self.process(system, workload, "try", mode, 0)["bulk"]
                 except (RuntimeError, subprocess.TimeoutExpired):
-                    if not jit:  # not everything can be traced by Pyro
+                    if variant == VARIANTS[system][0]:  # not everything can be traced by Pyro
                         raise
                     continue
                 tried.append(mode)
         kept = min(tried, key=lambda mode: mode.us)
+        if system == "numpyro":
+            kept.filling = self.process(system, workload, "compiled", kept, 0)
         note = ", ".join(f"{mode}: {mode.us:.1f}" for mode in tried)
         print(f"{workload}, {system}: {kept} (µs a step: {note})", file=sys.stderr, flush=True)
         return kept
 
     def round(self, system: str, workload: str, mode: Mode, seed: int) -> Found:
         """All figures of a system and workload once."""
-        plain = Mode(mode.threads, False, mode.cache)  # Pyro's first step is quicker without tracing
+        plain = Mode(mode.threads, VARIANTS[system][0], mode.cache)  # Pyro's first step is quicker without tracing
         found = self.process(system, workload, "speed", mode, seed)
         found |= self.process(system, workload, "cold", plain, seed)
         found |= self.process(system, workload, "compiled", mode, seed)
@@ -121,15 +125,20 @@ def main() -> None:
     parser.add_argument("--numpyro-python", default=sys.executable, help="an interpreter with numpyro")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for a process")
     one = parser.add_argument_group("one measurement")
-    one.add_argument("--what", default="speed", choices=("speed", "cold", "compiled"))
+    one.add_argument("--what", default="speed", choices=("try", "speed", "cold", "compiled"))
     one.add_argument("--threads", type=int, default=1)
     one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--jit", action="store_true", help="Pyro's tracing ELBO")
+    one.add_argument(
+        "--variant", help="how steps are made: " + "; ".join(f"{s} {', '.join(v)}" for s, v in VARIANTS.items())
+    )
     o = parser.parse_args()
     if o.system:
         if o.workload is None:
             parser.error(f"name a workload: {', '.join(TITLES)}")
-        print(json.dumps(measure(o.system, o.workload, o.what, o.threads, o.seed, o.jit, o.quick)))
+        variant = o.variant or VARIANTS[o.system][0]
+        if variant not in VARIANTS[o.system]:
+            parser.error(f"'{variant}' is not a variant of {o.system}: {', '.join(VARIANTS[o.system])}")
+        print(json.dumps(measure(o.system, o.workload, o.what, o.threads, o.seed, variant, o.quick)))
         return
     chosen, systems = o.only.split(","), o.systems.split(",")
     for name, known in [(w, tuple(TITLES)) for w in chosen] + [(s, SYSTEMS) for s in systems]:
@@ -169,7 +178,7 @@ def run(bench: Bench, chosen: list[str], systems: list[str], rounds: int) -> str
             "",
             svi_table.table(found, TITLES),
             "",
-            "Kept after trying one thread and two, and Pyro's tracing ELBO:",
+            "Kept after trying one thread and two, and each system's variants:",
             "",
             *kept,
         ]

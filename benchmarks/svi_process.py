@@ -6,26 +6,39 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import workloads
 
+# ways to make steps; the fastest is found by trying
+VARIANTS = {"ppl": ("run",), "pyro": ("eager", "traced"), "numpyro": ("scan", "looped")}
 
-def measure(system: str, workload: str, what: str, threads: int, seed: int, jit: bool, quick: bool) -> dict[str, Any]:
+
+def measure(
+    system: str, workload: str, what: str, threads: int, seed: int, variant: str, quick: bool
+) -> dict[str, Any]:
     """The figures of one process.
 
     Args:
-        what: "speed" for time a step and the loss reached; "cold" for the time to the first step; "compiled" for the
-            time until a compiled step is done, and the memory that this process has taken by then.
+        what: "try" for the time of a step in bulk; "speed" for that, single calls and the loss reached; "cold" for the time
+            to the first step; "compiled" for the time until a compiled step is done, and the memory that this process
+            has taken by then.
+        variant: of VARIANTS, how the system makes its steps.
     """
-    training, versions, before = begin(system, workload, threads, seed, jit)
+    training, versions, before = begin(system, workload, threads, seed, variant)
     start = time.perf_counter()
     made = training()
     found: dict[str, Any] = {"versions": versions}
+    num_steps, seconds = workloads.STEPS[workload], 0.3 if quick else 1.5
+    if what == "try":
+        return found | {"bulk": in_bulk(made, max(5, num_steps // 20), seconds)[0]}
     if what == "speed":
-        return found | speed(made, workloads.STEPS[workload], 0.3 if quick else 1.5)
+        us, losses = in_bulk(made, num_steps, seconds)
+        made.prepare_step()
+        last = losses[-(num_steps // 10) :]
+        return found | {"bulk": us, "single": best(made.step, seconds / 2), "loss": sum(last) / len(last)}
     if what == "cold":
         made.first()
         return found | {"cold": time.perf_counter() - start}
@@ -35,7 +48,7 @@ def measure(system: str, workload: str, what: str, threads: int, seed: int, jit:
 
 
 def begin(
-    system: str, workload: str, threads: int, seed: int, jit: bool
+    system: str, workload: str, threads: int, seed: int, variant: str
 ) -> tuple[Callable[[], Any], dict[str, str], float]:
     """What makes the training, once all is imported and the data there; versions; and the memory in use, in MB."""
     packages = {"ppl": ("torch",), "pyro": ("pyro-ppl", "torch"), "numpyro": ("numpyro", "jax")}[system]
@@ -49,13 +62,13 @@ def begin(
         jax.block_until_ready(jax.numpy.zeros(1))  # the backend is there, as torch's is after its import
 
         def training() -> Any:
-            return JaxTraining(workload, arrays, seed)
+            return JaxTraining(workload, arrays, seed, looped=variant == "looped")
     else:
         import torch
         from workloads_torch import TorchTraining, library
 
         torch.set_num_threads(threads)
-        lib = library(system, jit)
+        lib = library(system, jit=variant == "traced")
         versions |= {"ppl": lib.lang.__version__} if system == "ppl" else {}
         torch.manual_seed(seed)
 
@@ -71,11 +84,8 @@ def peak_memory() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def speed(training: Any, num_steps: int, seconds: float) -> dict[str, float]:
-    """Microseconds a step, in bulk and by single calls, and the loss after a fixed number of steps.
-
-    Each time is the best of at least three within some `seconds`. The number of steps in a bulk is about a third of a second's.
-    """
+def in_bulk(training: Any, num_steps: int, seconds: float) -> tuple[float, Sequence[float]]:
+    """Microseconds a step, the best of many bulks of about a tenth of a second; and the losses of the first steps."""
     start = time.perf_counter()
     losses = training.run(num_steps)
     took = time.perf_counter() - start
@@ -84,13 +94,10 @@ def speed(training: Any, num_steps: int, seconds: float) -> dict[str, float]:
         training.run(num_steps)
         took = time.perf_counter() - start
     bulk = num_steps
-    if not (training.compiles and 0.1 < took < 1):  # another length may be another program
-        bulk = max(3, min(20_000, round(0.3 * num_steps / took)))
+    if not (training.compiles and 0.05 < took < 0.5):  # another length may be another program
+        bulk = max(3, min(20_000, round(0.1 * num_steps / took)))
         training.run(bulk)
-    training_us = best(lambda: training.run(bulk), seconds) / bulk
-    training.prepare_step()
-    last = losses[-(num_steps // 10) :]
-    return {"bulk": training_us, "single": best(training.step, seconds / 2), "loss": sum(last) / len(last)}
+    return best(lambda: training.run(bulk), seconds) / bulk, losses
 
 
 def best(call: Callable[[], Any], seconds: float) -> float:

@@ -30,10 +30,11 @@ class JaxTraining:
 
     compiles = True
 
-    def __init__(self, workload: str, arrays: Arrays, seed: int) -> None:
+    def __init__(self, workload: str, arrays: Arrays, seed: int, looped: bool) -> None:
         data = {name: jnp.asarray(x) for name, x in arrays.items()}
         self.start, update, self.args = PROGRAMS[workload](data, jax.random.PRNGKey(seed))
         self.state: Any = None
+        self.looped = looped  # many steps in a loop over jitted updates, rather than in a scan
         self.update = jax.jit(update)
 
         def many(num_steps: int, state: Any, *args: Any) -> tuple[Any, Any]:
@@ -51,6 +52,12 @@ class JaxTraining:
     def run(self, num_steps: int) -> Sequence[float]:
         if self.state is None:
             self.state = self.start()
+        if self.looped:
+            kept = []
+            for _ in range(num_steps):
+                self.state, loss = self.update(self.state, *self.args)
+                kept.append(loss)
+            return [float(loss) for loss in kept]  # read at the end: steps need not wait for it
         self.state, losses = self.many(num_steps, self.state, *self.args)
         found: list[float] = losses.tolist()
         return found
