@@ -56,6 +56,7 @@ class Bench:
     folder: str  # temporary
     quick: bool
     timeout: float
+    threads: int | None  # None to try
 
     def process(self, system: str, workload: str, what: str, mode: Mode, seed: int) -> Found:
         """One measurement in a process of its own."""
@@ -80,6 +81,10 @@ class Bench:
 
     def calibrate(self, system: str, workload: str) -> Mode:
         """The fastest way to run a system; its cache is filled then."""
+        if self.threads:
+            kept = Mode(self.threads, VARIANTS[system][0], tempfile.mkdtemp(dir=self.folder))
+            kept.filling = self.process(system, workload, "compiled", kept, 0)
+            return kept
         tried = []
         for threads in (1, 2):
             cache = tempfile.mkdtemp(dir=self.folder)
@@ -124,9 +129,11 @@ def main() -> None:
     parser.add_argument("--pyro-python", default=sys.executable, help="an interpreter with pyro-ppl")
     parser.add_argument("--numpyro-python", default=sys.executable, help="an interpreter with numpyro")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for a process")
+    parser.add_argument(
+        "--threads", type=int, help="do not try what is best: this many, and each system's first variant"
+    )
     one = parser.add_argument_group("one measurement")
     one.add_argument("--what", default="speed", choices=("try", "speed", "cold", "compiled"))
-    one.add_argument("--threads", type=int, default=1)
     one.add_argument("--seed", type=int, default=0)
     one.add_argument(
         "--variant", help="how steps are made: " + "; ".join(f"{s} {', '.join(v)}" for s, v in VARIANTS.items())
@@ -138,7 +145,7 @@ def main() -> None:
         variant = o.variant or VARIANTS[o.system][0]
         if variant not in VARIANTS[o.system]:
             parser.error(f"'{variant}' is not a variant of {o.system}: {', '.join(VARIANTS[o.system])}")
-        print(json.dumps(measure(o.system, o.workload, o.what, o.threads, o.seed, variant, o.quick)))
+        print(json.dumps(measure(o.system, o.workload, o.what, o.threads or 1, o.seed, variant, o.quick)))
         return
     chosen, systems = o.only.split(","), o.systems.split(",")
     for name, known in [(w, tuple(TITLES)) for w in chosen] + [(s, SYSTEMS) for s in systems]:
@@ -147,7 +154,7 @@ def main() -> None:
     rounds = o.rounds or (1 if o.quick else 5)
     pythons = {"ppl": sys.executable, "pyro": o.pyro_python, "numpyro": o.numpyro_python}
     with tempfile.TemporaryDirectory() as folder:
-        text = run(Bench(pythons, folder, o.quick, o.timeout), chosen, systems, rounds)
+        text = run(Bench(pythons, folder, o.quick, o.timeout, o.threads), chosen, systems, rounds)
     print(text)
     if o.write:
         svi_table.write(text, RESULTS)
@@ -178,7 +185,9 @@ def run(bench: Bench, chosen: list[str], systems: list[str], rounds: int) -> str
             "",
             svi_table.table(found, TITLES),
             "",
-            "Kept after trying one thread and two, and each system's variants:",
+            "Not tried for the best:"
+            if bench.threads
+            else "Kept after trying one thread and two, and each system's variants:",
             "",
             *kept,
         ]

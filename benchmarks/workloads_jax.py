@@ -77,7 +77,9 @@ def with_svi(key: Any, model: Any, guide: Any, objective: Any, *args: Any) -> Pr
 
 
 def normal(model: Any) -> Any:
-    return AutoNormal(model, init_loc_fn=init_to_feasible)
+    guide = AutoNormal(model, init_loc_fn=init_to_feasible)
+    guide.scale_constraint = dist.constraints.positive  # log scales, as ppl's, so that all take the same path
+    return guide
 
 
 def schools(data: Data, key: Any) -> Programs:

@@ -43,6 +43,13 @@ def library(system: str, jit: bool) -> SimpleNamespace:
             enum = JitTraceEnum_ELBO(max_plate_nesting=1, ignore_jit_warnings=True)
         else:
             plain, enum = Trace_ELBO(), TraceEnum_ELBO(max_plate_nesting=1)
+
+    def normal(model: Any) -> Any:
+        guide = AutoNormal(model, init_loc_fn=init_to_feasible)
+        if system == "pyro":
+            guide.scale_constraint = dist.constraints.positive  # log scales, as ppl's, so that all take the same path
+        return guide
+
     return SimpleNamespace(
         name=system,
         lang=lang,
@@ -53,7 +60,7 @@ def library(system: str, jit: bool) -> SimpleNamespace:
         SVI=SVI,
         plain=plain,
         enum=enum,
-        normal=lambda model: AutoNormal(model, init_loc_fn=init_to_feasible),
+        normal=normal,
         point=lambda model, values: AutoDelta(
             block(model, expose=list(values)), init_loc_fn=init_to_value(values=values)
         ),
