@@ -35,6 +35,29 @@ def test_what_is_gathered_has_memory_of_its_own():
     assert_same((fit.optimizer.state_dict(), [leaf.detach() for leaf in fit.leaves]), before, 0)
 
 
+def test_large_leaves_need_not_be_copied():
+    fit = Fit(optim.SGD({"lr": 0.1, "momentum": 0.9}), shapes=[(3,), (64, 64), (1,), (70, 60)]).eager(1)
+    fit.leaves[3].data = fit.leaves[3].data.t().contiguous().t()
+    plan = fit.plan()
+    for one, two in zip(plan.gather(own=False), plan.gather(), strict=True):
+        assert torch.equal(one, two) and one.is_contiguous() and not one.requires_grad
+    large = fit.leaves[1]
+    assert plan.gather(own=False)[2].data_ptr() == large.data_ptr() != plan.gather()[2].data_ptr()
+
+
+def test_going_back_to_the_start_of_a_block():
+    for name in ("Adam", "SGD, dampening", "RMSprop, all"):
+        for before in (0, 2):
+            fit = Fit(OPTIMISERS[name]()).eager(before)
+            start = copy.deepcopy((fit.optimizer.state_dict(), [leaf.detach() for leaf in fit.leaves]))
+            plan = fit.plan()
+            carries = plan.gather()
+            with torch.no_grad():
+                fit.leaves[0].fill_(float("nan"))
+            plan.scatter(carries, 0)
+            assert_same((fit.optimizer.state_dict(), [leaf.detach() for leaf in fit.leaves]), start, 0)
+
+
 def test_packs_differ_in_dtype_group_and_number_of_steps():
     fit = Fit(optim.Adam(options_by_name({"lr": 0.1}, {"lr": 0.2})), shapes=[(2,)] * 6)
     fit.leaves[2].data = fit.leaves[2].data.float()
