@@ -55,6 +55,7 @@ class Plan:
         self._name = _rule_of(optimizer)
         self._rule = RULES[self._name]
         self._groups = _groups_of(optimizer, self.leaves)
+        self._order = sorted(range(len(self.leaves)), key=self._groups.__getitem__)  # in which torch makes states
         self.packs, self.width = self._describe()
         self._constants = [self._static(group) for group in optimizer.param_groups]
         first = next(iter(self.leaves), None)
@@ -135,42 +136,44 @@ class Plan:
             if self._spreads is None:
                 packs = [pack for pack in self.packs for _ in range(1 + len(pack["states"]))]
                 self._spreads = [Spread(pack, carry) for pack, carry in zip(packs, carries, strict=True)]
-            if steps_done:
-                self._make_states()
+            known = self._states() if steps_done else [self.optimizer.state.get(leaf, {}) for leaf in self.leaves]
             packed = zip(self._spreads, carries, strict=True)
             for pack in self.packs:
-                leaves = [self.leaves[i] for i in pack["leaves"]]
-                states = [self.optimizer.state[leaf] for leaf in leaves if leaf in self.optimizer.state]
-                if not steps_done and not _whole(leaves, states, pack["states"]):
-                    states = []  # buffers that are not there yet are zero, and stay so
-                for name, (spread, carry) in zip(("", *pack["states"]), packed, strict=False):
-                    if not name or states:
+                states = [known[i] for i in pack["leaves"]]
+                # while no step was done, buffers that are not there yet are zero, and stay so
+                there = steps_done or all(s.get(name) is not None for s in states for name in pack["states"])
+                for name, (spread, carry) in zip((None, *pack["states"]), packed, strict=False):
+                    if name is None:
+                        targets += [self.leaves[i] for i in pack["leaves"]]
                         sources += spread(carry)
-                        targets += [state[name] for state in states] if name else leaves
-                if self._rule.counts:
+                    elif there:
+                        targets += [state[name] for state in states]
+                        sources += spread(carry)
+                if steps_done and self._rule.counts:
                     counts += [state["step"] for state in states]
             if targets:
                 torch._foreach_copy_(targets, sources)
-            if counts and steps_done:
+            if counts:
                 _add(counts, steps_done)
 
-    def _make_states(self) -> None:
-        """Give leaves that have no state of the optimiser's one, as torch makes it."""
-        order = sorted(range(len(self.leaves)), key=self._groups.__getitem__)  # torch's, which a state_dict keeps
-        for index in order:
-            leaf, group = self.leaves[index], self.optimizer.param_groups[self._groups[index]]
+    def _states(self) -> list[dict[str, Any]]:
+        """The optimiser's state of each leaf, made as torch makes it where there is none."""
+        found: list[dict[str, Any]] = [{}] * len(self.leaves)
+        for index in self._order:
             names = self._constants[self._groups[index]]["states"]
             if not names:
                 continue
-            state = cast(dict[str, Any], self.optimizer.state[leaf])
+            leaf = self.leaves[index]
+            found[index] = state = cast(dict[str, Any], self.optimizer.state[leaf])
             if self._rule.counts and "step" not in state:
-                fused = group.get("fused")
+                fused = self.optimizer.param_groups[self._groups[index]].get("fused")
                 double = not fused and torch.get_default_dtype() == torch.float64
                 dtype, device = torch.float64 if double else torch.float32, leaf.device if fused else "cpu"
                 state["step"] = torch.zeros((), dtype=dtype, device=device)
             for name in names:
                 if state.get(name) is None:
                     state[name] = torch.zeros_like(leaf, memory_format=torch.preserve_format)
+        return found
 
     # -- what differs from step to step
 
@@ -294,10 +297,6 @@ def _buffers(leaves: Sequence[Tensor], states: Sequence[Mapping[str, Any]], name
     """A buffer of each leaf, zero where torch has none yet."""
     found = [state.get(name) for state in states]
     return [torch.zeros_like(leaf) if one is None else one for leaf, one in zip(leaves, found, strict=True)]
-
-
-def _whole(leaves: Sequence[Tensor], states: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
-    return len(states) == len(leaves) and all(state.get(name) is not None for state in states for name in names)
 
 
 def _add(counts: list[Tensor], steps: int) -> None:
