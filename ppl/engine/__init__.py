@@ -1,1 +1,1 @@
-"""Programs that run many times, as one compiled graph."""
+"""A program as a graph: recorded once, compiled, run many steps at a time."""

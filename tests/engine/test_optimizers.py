@@ -74,7 +74,7 @@ def schools():
 
 def planned_svi_steps(svi, num):
     """Steps of an SVI in which all but loss and gradients is the plan's."""
-    leaves = [leaf for _, leaf in svi._trained]
+    leaves = [leaf for _, leaf in svi.trained]
     plan = plan_of(svi.optimizer, leaves, svi.optim.clip_args, svi.scheduler, svi.optim.advance)
     carries, rows = plan.gather(), plan.rows(num, svi.num_steps)
     for row in rows:
