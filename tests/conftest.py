@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["PPL_COMPILE"] = "never"  # tests say themselves where steps are compiled, whatever time they take
 
 import pytest
 import torch

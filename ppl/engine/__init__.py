@@ -1,4 +1,4 @@
-"""Run programs as compiled graphs, which are kept on disk."""
+"""A program as a graph: recorded once, compiled, run many steps at a time."""
 
 from ppl.engine.cache import clear_cache, set_cache_size
 
