@@ -47,7 +47,12 @@ class Block(torch.nn.Module):
 def build(code: bytes, target: Path) -> None:
     """Compile a job into a package that `Loaded` reads."""
     job = Job.decode(code)
-    options: dict[str, Any] = {"fallback_random": True, "cpp.threads": job.threads}
+    options: dict[str, Any] = {
+        "fallback_random": True,  # torch's own generator, as in eager steps
+        "cpp.threads": job.threads,
+        "aot_inductor.precompile_headers": False,  # half of the time, and for one program only
+        "cpp.vec_isa_ok": True,  # or else small programs are compiled first to see
+    }
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's own
         exported = torch.export.export(Block(job), tuple(job.examples()))

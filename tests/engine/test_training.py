@@ -127,7 +127,7 @@ def test_modules_and_their_buffers(replayed):
         with ppl.plate("data", len(x)):
             ppl.sample("y", dist.Normal(net(x).squeeze(-1), 1.0), obs=y)
 
-    svi = SVI(model, lambda x, y: None, Adam({"lr": 0.01}))
+    svi = SVI(model, lambda x, y: None, SGD({"lr": 0.01}))  # a bias before the norm has rounding errors for a gradient
     svi.setup(x, y)
     first = {name: value.clone() for name, value in net[1].named_buffers()}
     start = copy.deepcopy(svi.state_dict())
