@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
 from ppl.engine.job import Job, take_step
+from ppl.engine.native import CannotCompile
+from ppl.engine.noise import fast_draws
 
 
 class Block(torch.nn.Module):
@@ -46,6 +49,8 @@ class Block(torch.nn.Module):
 
 def build(code: bytes, target: Path) -> None:
     """Compile a job into a package that `Loaded` reads."""
+    with contextlib.suppress(CannotCompile, OSError):  # draws are made without it, too
+        fast_draws(build=True)
     job = Job.decode(code)
     options: dict[str, Any] = {
         "fallback_random": True,  # torch's own generator, as in eager steps
