@@ -23,6 +23,7 @@ class Block(torch.nn.Module):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.job = job
+        self.numbers = {i: (c.shape, c.item(), c.dtype) for i, c in job.program.constants.items()}
 
     def forward(self, n: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The carries afterwards, and the losses."""
@@ -39,7 +40,8 @@ class Block(torch.nn.Module):
             at = i.reshape(1)
             row = rows.index_select(0, at).squeeze(0)
             noise = [buffer.index_select(0, at).squeeze(0) for buffer in buffers]
-            loss, after = take_step(job, carries, row, noise, given)
+            constants = {i: torch.full(shape, x, dtype=dtype) for i, (shape, x, dtype) in self.numbers.items()}
+            loss, after = take_step(job, carries, row, noise, given, constants)
             return i + 1, losses.index_copy(0, at, loss.reshape(1)), *after
 
         start = torch.zeros((), dtype=torch.int64, device=rows.device)

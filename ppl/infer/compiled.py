@@ -33,6 +33,8 @@ LONG, VERY_LONG = 0.5, 8.0
 BLOCK = 0.1
 #: Eager steps between two recordings that must be alike.
 APART = 4
+#: Blocks of recorded operations after which these must be quicker than eager steps.
+PATIENCE = 3
 #: Kinds of arguments that get a program each.
 SHAPES = 4
 
@@ -49,12 +51,19 @@ class Way:
     eager_left: int = 0  # steps to be taken eagerly, whatever is ready
     first: Step | None = None  # the first recording
     blocks: Blocks | None = None  # ready to be used
+    waiting: Blocks | None = None  # to be used when they are compiled, being slow as long as they are not
     step_time: float = 0.0  # of the latest block
+    num_blocks: int = 0  # taken in this way
     given_up: bool = False
+
+    @property
+    def eager_step_time(self) -> float:
+        """How long an eager step takes, in seconds."""
+        return self.eager_time / max(1, self.eager_steps - 1)
 
     def expected(self, left: int) -> float:
         """How long eager steps would take from here on, in seconds."""
-        return left * self.eager_time / max(1, self.eager_steps - 1)
+        return left * self.eager_step_time
 
 
 class Stepper:
@@ -126,6 +135,10 @@ class Stepper:
             way.eager_left = n  # eager steps find out which one it is, and say where
             return None
         way.step_time = (time.perf_counter() - start) / n
+        way.num_blocks += 1
+        slow = 0 < way.eager_step_time < way.step_time
+        if slow and not blocks.is_compiled and self.compile == "auto" and way.num_blocks >= PATIENCE:
+            way.blocks, way.waiting = None, blocks
         return self.unreported
 
     def _done(self, losses: Tensor) -> None:
@@ -138,7 +151,7 @@ class Stepper:
         """Bring the compiled program a little nearer."""
         if self._pending is not None:
             self._look()
-        if way.given_up or way.blocks is not None or not self.svi.is_checked:
+        if way.given_up or way.blocks or way.waiting or not self.svi.is_checked:
             return
         if self.compile == "auto" and (
             way.eager_steps < 2 or way.eager_steps % APART or way.expected(left) < LONG or self._pending is not None
@@ -187,12 +200,13 @@ class Stepper:
         if package is not None:
             _loaded[compilation.key] = package
             self._pending = None
-            if way.blocks is not None:
-                self._use(way, way.blocks, package)
+            blocks = way.blocks or way.waiting
+            if blocks is not None:
+                self._use(way, blocks, package)
 
     def _use(self, way: Way, blocks: Blocks, package: Path | None) -> None:
         blocks.load(package)
-        way.blocks, way.step_time = blocks, 0.0
+        way.blocks, way.waiting, way.step_time = blocks, None, 0.0
 
     def _give_up(self, way: Way, error: Exception) -> None:
         way.given_up = True

@@ -24,6 +24,7 @@ def replayed(monkeypatch):
     monkeypatch.setattr(compiled, "LONG", 0.0)
     monkeypatch.setattr(compiled, "VERY_LONG", float("inf"))
     monkeypatch.setattr(compiled, "APART", 1)
+    monkeypatch.setattr(compiled, "PATIENCE", float("inf"))
     taken = []
     run = Blocks.run
 
