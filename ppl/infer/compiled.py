@@ -128,7 +128,7 @@ class Stepper:
             n = max(1, min(n, int(BLOCK / way.step_time))) if way.step_time else min(n, 16)
         start = time.perf_counter()
         try:
-            losses = blocks.run(n, tensors_in((args, kwargs)), self.svi.num_steps, self._done)
+            losses = blocks.run(n, tensors_in(args, kwargs), self.svi.num_steps, self._done)
         except (Outdated, Unsupported):
             way.blocks = way.first = losses = None
         if losses is None:
@@ -259,6 +259,8 @@ def blocks_of(svi: SVI, step: Step) -> Blocks:
 
 def kind_of(args: Args, kwargs: Kwargs) -> Any:
     """What arguments must have in common to share a program: their structure, shapes, types and values that are no tensors."""
+    if not kwargs and all(type(t) is Tensor for t in args):  # mostly
+        return tuple, tuple((t.shape, t.dtype, t.device) for t in args)
     leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
     return structure, tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else _plain(t) for t in leaves)
 
