@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from random_programs import Choices, Network, Node
+from random_programs import LARGEST, MOST_RUNS, Choices, Network, Node
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -131,11 +131,43 @@ class Arrangement(Network):
     # -- as sums over everything
 
     def known(self, node: Any, cell: tuple[int, ...]) -> int | None:
-        """The value of an entry, where it is data."""
+        """The value of an entry, where it is data or the only one."""
+        if node.size == 1:
+            return 0
         at = tuple(reversed(cell))
         if node.data is None or (node.seen is not None and not bool(node.seen[at])):
             return None
         return int(node.data[at])
+
+    def is_refused(self) -> bool:
+        """Whether the data of some place lie outside of the support for all choices in sight there, or a guide's value does."""
+        guided = {node.name for node in self.guide if node.mark == "sequential"}
+        for node in (n for n in self.nodes if n.counts and not self._has_branches(n)):
+            for cell in self.cells(node):
+                own = node.size - 1 if node.name in guided else self.known(node, cell)
+                seen = node.mask is None or bool(node.mask[tuple(reversed(cell))])
+                if own is not None and seen and own > self._trials(node, cell):
+                    return True
+        return False
+
+    def _has_branches(self, node: Any) -> bool:
+        """Whether a node depends on sites that are chosen value by value, of which another one may allow the data."""
+        parents = [self.node(p) for p in node.parents]
+        return any((p in self.latent and p.mark == "sequential") or self._has_branches(p) for p in parents)
+
+    def _trials(self, node: Any, cell: tuple[int, ...]) -> int:
+        """The largest value in sight of the parent whose successes a node counts."""
+        parent = self.node(node.parents[0])
+        where = dict(zip(node.home, cell, strict=True))
+        at = tuple(where[p] for p in parent.home)
+        known = self.known(parent, at)
+        if known is not None:
+            return known
+        if not parent.counts or parent.name in {n.name for n in self.guide}:
+            return parent.size - 1
+        # what one place of a site allows is in sight at all of them
+        turn = parent.home.index(self.loop) if self.loop in parent.home else None
+        return max(self._trials(parent, c) for c in self.cells(parent) if turn is None or c[turn] == at[turn])
 
     def axes(self) -> dict[tuple[str, tuple[int, ...]], int]:
         entries = [(n.name, cell) for n in self.latent for cell in self.cells(n) if self.known(n, cell) is None]
@@ -232,19 +264,21 @@ class Arranger(Choices):
         if node.mark is not None and rng.random() < self.share:  # partly observed
             data = torch.zeros(batch, dtype=torch.long)  # a value that any support has
             seen = torch.rand(batch, generator=self.generator) < 0.5
-            piece = Piece(**{**vars(piece), "data": data, "seen": seen})
-        elif node.mark is not None and self._is_too_large(plain.plates, [*nodes, piece]):
+            piece = replace(piece, data=data, seen=seen)
+        if node.mark == "sequential" and self._runs(plain.plates, [*nodes, piece]) > MOST_RUNS:
+            piece = replace(piece, mark="parallel")
+        if node.mark is not None and self._made(plain.plates, [*nodes, piece], 1.0).count() > LARGEST:
             seen = torch.ones(batch, dtype=torch.bool)  # nothing is left to sum
-            piece = Piece(**{**vars(piece), "data": torch.zeros(batch, dtype=torch.long), "seen": seen})
+            piece = replace(piece, data=torch.zeros(batch, dtype=torch.long), seen=seen)
         return piece
 
-    def _is_too_large(self, plates: tuple[int, ...], nodes: list[Any]) -> bool:
+    def _runs(self, plates: tuple[int, ...], nodes: list[Any]) -> int:
+        """How often a program runs, value by value."""
         runs = 1
-        made = self._made(plates, nodes, 1.0)
-        for node in made.latent:
+        for node in self._made(plates, nodes, 1.0).latent:
             turns = plates[self.loop] if self.loop is not None and self.loop in node.plates else 1
             runs *= node.size**turns if node.mark == "sequential" else 1
-        return made.count() > 3000 or runs > 16
+        return runs
 
     def _guided(self, model: Arrangement) -> tuple[list[Piece], list[Piece]]:
         """The model with guided nodes unmasked, and the guide."""
@@ -267,7 +301,7 @@ class Arranger(Choices):
             )
             guide.append(Piece(**{**vars(made), "mask": None}, expand=rng.random() < 0.2))
         named = {n.name for n in guide}
-        nodes = [Piece(**{**vars(n), "mask": None}) if n.name in named else n for n in model.nodes]
+        nodes = [replace(n, mask=None) if n.name in named else n for n in model.nodes]
         return nodes, guide
 
 
