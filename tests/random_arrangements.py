@@ -141,7 +141,7 @@ class Arrangement(Network):
 
     def is_refused(self) -> bool:
         """Whether the data of some place lie outside of the support for all choices in sight there, or a guide's value does."""
-        guided = {node.name for node in self.guide if node.mark == "sequential"}
+        guided = {node.name for node in self.guide if node.mark == "sequential" and not node.counts}
         for node in (n for n in self.nodes if n.counts and not self._has_branches(n)):
             for cell in self.cells(node):
                 own = node.size - 1 if node.name in guided else self.known(node, cell)
@@ -296,12 +296,23 @@ class Arranger(Choices):
             parents = [n.name for n in rng.sample(fit, min(len(fit), rng.randint(0, 1))) if n.name not in recent]
             looks = [n.name for n in data if set(n.plates) <= set(node.plates)]
             parents += recent + rng.sample(looks, min(len(looks), rng.randint(0, 1)))
+            if node.counts and rng.random() < 0.8:  # a guide that does not count proposes what is impossible
+                if not any(n.name in node.parents for n in guide):
+                    continue
+                parents = [*node.parents]
             made = self._node(
                 node.name, node.size, node.plates, tuple(parents), [*model.nodes], model.plates, node.mark, node.step
             )
-            guide.append(Piece(**{**vars(made), "mask": None}, expand=rng.random() < 0.2))
+            piece = Piece(**{**vars(made), "mask": None}, expand=rng.random() < 0.2)
+            if node.counts and parents == [*node.parents]:
+                table = torch.randn(node.table.shape, generator=self.generator, dtype=torch.float64).requires_grad_()
+                piece = replace(piece, table=table, counts=True)
+            guide.append(piece)
         named = {n.name for n in guide}
         nodes = [replace(n, mask=None) if n.name in named else n for n in model.nodes]
+        for i, node in enumerate(nodes):
+            if node.counts and node.data is not None and node.parents[0] in named and rng.random() < 0.8:
+                nodes[i] = replace(node, data=torch.zeros_like(node.data))  # which all that the guide proposes allows
         return nodes, guide
 
 

@@ -186,7 +186,7 @@ class Network:
         axes = self.axes()
         others = [axis for (name, _), axis in axes.items() if name not in named]
         log_p = self.joint()
-        log_p = log_p.logsumexp(others, keepdim=True) if others else log_p
+        log_p = log_sum(log_p, others) if others else log_p
         log_q = torch.zeros((1,) * len(axes), dtype=torch.float64)
         for node in self.guide:
             logits = node.logits()
@@ -205,6 +205,14 @@ class Network:
         others = [i for i in range(joint.dim()) if i != axis]
         log = joint.logsumexp(others) if others else joint
         return log.softmax(0)
+
+
+def log_sum(log: Tensor, dims: list[int]) -> Tensor:
+    """torch.logsumexp with dims kept, whose gradients are zero and not NaN where all is impossible."""
+    top = log.detach().amax(dims, keepdim=True)
+    top = torch.where(top.isfinite(), top, 0.0)
+    total = (log - top).exp().sum(dims, keepdim=True)
+    return torch.where(total > 0, torch.where(total > 0, total, 1.0).log() + top, -torch.inf)
 
 
 @dataclass
