@@ -39,12 +39,12 @@ class Piece(Node):
         odds = self.table[..., None, None]
         return torch.where(inside, ways + k * logsigmoid(odds) + rest * logsigmoid(-odds), -torch.inf)
 
-    def alike(self) -> Tensor:
-        """The log weights of a masked place, whose possible values weigh alike."""
-        like = self.logits().detach()
-        if not self.counts:
-            return torch.zeros_like(like) - torch.tensor(float(self.size)).log()
-        return torch.where(like > -torch.inf, torch.zeros_like(like), -torch.inf).log_softmax(-1)
+    def alike(self, weigh: bool) -> Tensor:
+        """The log weights of a masked place, whose possible values weigh alike; `weigh`, whether the weights sum to 1."""
+        like = torch.zeros_like(self.logits()).detach()
+        if self.counts:
+            like = like.masked_fill(self.logits() == -torch.inf, -torch.inf)
+        return like.log_softmax(-1) if weigh else like
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,13 @@ class Arrangement(Network):
         shape = [self.plates[p] if p in ordered else 1 for p in reversed(range(max(ordered, default=-1) + 1))]
         return tensor.reshape([*shape, *rest])
 
+    def locate(self, name: str, cell: tuple[int, ...]) -> tuple[str, list[int], tuple[int, ...]]:
+        where = dict(zip(self.node(name).home, cell, strict=True))
+        turn = where.pop(self.loop, None) if self.loop is not None else None
+        ordered = sorted(where, reverse=True)
+        site = name if turn is None else f"{name}_{turn}"
+        return site, [self.plates[p] for p in ordered], tuple(where[p] for p in ordered)
+
     # -- as sums over everything
 
     def known(self, node: Any, cell: tuple[int, ...]) -> int | None:
@@ -185,15 +192,19 @@ class Arrangement(Network):
         for node in self.nodes if nodes is None else nodes:
             logits = node.logits()
             for cell in self.cells(node):
-                total = total + self._entry(node, logits, cell, axes)
+                total = total + self._entry(node, logits, cell, axes, weigh_masked)
         return total.expand([self.node(name).size for name, _ in axes])
 
-    def _entry(self, node: Any, logits: Tensor, cell: tuple[int, ...], axes: dict[Any, int]) -> Tensor:
+    def _entry(
+        self, node: Any, logits: Tensor, cell: tuple[int, ...], axes: dict[Any, int], weigh_masked: bool = True
+    ) -> Tensor:
         where = dict(zip(node.home, cell, strict=True))
         at = tuple(reversed(cell))
         own = self.known(node, cell)
         masked = node.mask is not None and not bool(node.mask[at])
-        entry = logits[at] if not masked else node.alike()[at] if own is None else torch.zeros_like(logits[at])
+        entry = (
+            logits[at] if not masked else node.alike(weigh_masked)[at] if own is None else torch.zeros_like(logits[at])
+        )
         places = [(p, tuple(where[i] for i in self.node(p).home)) for p in node.parents] + [(node.name, cell)]
         values = [self.known(self.node(p), c) for p, c in places[:-1]] + [own]
         for position in reversed(range(len(places))):
