@@ -175,11 +175,8 @@ def test_what_is_observed_counts_no_values_of_its_own() -> None:
     check_most_probable_values(arrangement(142))
 
 
-@pytest.mark.parametrize("seed", range(FEWER))
-@pytest.mark.parametrize("kind", ["plain", "sparse", "time"])
-def test_draws(kind: str, seed: int) -> None:
-    """The frequency of the most frequent joint states, and of each entry's values, within 4.5 standard errors."""
-    net = tractable(3000 + seed, kind)
+def check_draws(net: Network, seed: int) -> None:
+    """The frequency of each joint state, within 4.5 standard errors."""
     torch.manual_seed(seed)
     count = 1500
 
@@ -192,14 +189,20 @@ def test_draws(kind: str, seed: int) -> None:
     p = (p - p.logsumexp(tuple(range(p.dim())))).exp()
     index = []
     for name, cell in net.axes():
-        node = net.node(name)
-        value = trace[name].value
-        width = value.dim() - 1
-        place = [0] * width
-        for plate, i in zip(node.home, cell, strict=True):
-            place[-1 - plate] = i
-        index.append(value[(slice(None), *place)].expand(count))
+        site, sizes, place = net.locate(name, cell)
+        index.append(trace[site].value.long().reshape(count, *sizes)[(slice(None), *place)])
     frequency = torch.zeros_like(p).index_put(tuple(index), torch.ones(count), accumulate=True) / count
     error = (p * (1 - p) / count).sqrt()
     assert ((frequency - p).abs() <= 4.5 * error + 5.0 / count).all()
     assert not frequency[p == 0].any()
+
+
+@pytest.mark.parametrize("seed", range(FEWER))
+@pytest.mark.parametrize("kind", ["plain", "sparse", "time"])
+def test_draws(kind: str, seed: int) -> None:
+    check_draws(tractable(3000 + seed, kind), seed)
+
+
+@pytest.mark.parametrize("seed", range(FEWER))
+def test_draws_of_arrangements(seed: int) -> None:
+    check_draws(tractable_arrangement(3000 + seed), seed)
