@@ -267,11 +267,11 @@ def test_a_draw_below_a_choice_says_nothing_about_it_and_is_shown_with_it(mark, 
 @pytest.mark.parametrize("mark", MARKS)
 @pytest.mark.parametrize("how", ["observed", "partly observed", "masked"])
 def test_a_masked_place_says_nothing_about_how_many_values_it_could_have(mark, how):
-    """The most probable n is 1: 0.7 · 0.8 against 0.3 where k = 0 was seen, and 0.7 against 0.3 where nothing was."""
+    """The most probable n is 1: 0.6 · 0.9 against 0.4 where k = 0 was seen, and 0.6 against 0.4 where nothing was."""
 
     def model():
-        n = ppl.sample("n", dist.Bernoulli(0.7), infer={"enumerate": mark})
-        k = dist.Binomial(n, torch.tensor(0.2))
+        n = ppl.sample("n", dist.Bernoulli(0.6), infer={"enumerate": mark})
+        k = dist.Binomial(n, torch.tensor(0.1))
         marked = {"enumerate": "parallel"}
         if how == "observed":
             ppl.sample("k", k, obs=torch.tensor(0.0))
