@@ -256,7 +256,10 @@ class Arranger(Choices):
         return Arrangement(plates, tuple(nodes), tuple(guide), scale, self.history, self.loop, self.whole)
 
     def _piece(self, node: Node, plain: Network, nodes: list[Any]) -> Piece:
-        """A node again, with what an arrangement has to add; where a part of plate 0 is seen, all stand in it."""
+        """A node again, with what an arrangement has to add; where a part of plate 0 is seen, all stand in it.
+
+        If it would make the joint larger than LARGEST, it is observed; if the runs more than MOST_RUNS, it is parallel.
+        """
         rng = self.rng
         home = node.plates
         if self.whole and 0 not in home:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from random_arrangements import Arrangement, arrangement
-from random_programs import Network, network
+from random_programs import LARGEST, Network, network
 
 import ppl
 from ppl import handlers
@@ -93,11 +93,16 @@ def test_a_choice_does_not_depend_on_a_later_one_that_it_makes_impossible() -> N
     assert check_arrangement("arranged", 10_237)
 
 
+def test_the_joint_of_an_arrangement_is_small_enough_to_be_written_out() -> None:
+    """Seed 10,369 once had 3·10^9 states: its partly observed site was not counted."""
+    assert all(arrangement(seed).count() <= LARGEST for seed in (10_369, *range(60)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("hundred", range(MANY // 100))
 @pytest.mark.parametrize("kind", ARRANGED)
 def test_many_arrangements(kind: str, hundred: int) -> None:
-    assert sum(check_arrangement(kind, 10_000 + seed) for seed in range(100 * hundred, 100 * (hundred + 1))) > 80
+    assert sum(check_arrangement(kind, 10_000 + seed) for seed in range(100 * hundred, 100 * (hundred + 1))) > 90
 
 
 @pytest.mark.slow
