@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ppl.distributions.validation import describe_entries, is_validation_enabled
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
+from ppl.infer.compiled import Compile, Stepper
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.optim import as_optimizer
 from ppl.params import ParamStore
@@ -70,7 +71,7 @@ class SVI:
         self.optimizer: torch.optim.Optimizer | None = None
         self.scheduler: Any = None
         self._version = -1
-        self._trained: list[tuple[str, Tensor]] = []
+        self.trained: list[tuple[str, Tensor]] = []  # names and leaves of what the optimiser updates
         self._pending: dict[str, Any] | None = None
         self._dtype = torch.get_default_dtype()  # of the losses
         self._last = math.nan  # the latest loss
@@ -89,23 +90,23 @@ class SVI:
 
     def _train(self, *traces: Trace) -> None:
         """Train the parameters of some traces, as well as those known before."""
-        known = self._pending["trained"] if self._pending is not None else [name for name, _ in self._trained]
+        known = self._pending["trained"] if self._pending is not None else [name for name, _ in self.trained]
         names = dict.fromkeys([*known, *(name for t in traces for name in t.param_nodes)])
         leaves = [(name, self.params.unconstrained(name)) for name in names if name in self.params]
-        self._trained = [(name, leaf) for name, leaf in leaves if leaf.requires_grad]
+        self.trained = [(name, leaf) for name, leaf in leaves if leaf.requires_grad]
         self._version = self.params.version
         self._build()
 
     def _build(self) -> None:
         """Give the optimiser the parameters it does not have yet."""
-        if not self._trained:
+        if not self.trained:
             return
         if self.optimizer is None:
-            self.optimizer = self.optim.build(self._trained)
+            self.optimizer = self.optim.build(self.trained)
             self.scheduler = self.optim.scheduler(self.optimizer)
         else:
             known = {id(leaf) for group in self.optimizer.param_groups for leaf in group["params"]}
-            self.optim.extend(self.optimizer, [(name, leaf) for name, leaf in self._trained if id(leaf) not in known])
+            self.optim.extend(self.optimizer, [(name, leaf) for name, leaf in self.trained if id(leaf) not in known])
         if self._pending is not None:
             self.optimizer.load_state_dict(self._pending["optimizer"])
             if self.scheduler is not None:
@@ -154,7 +155,7 @@ class SVI:
         return loss
 
     def _backward(self, loss: Tensor) -> None:
-        for _, leaf in self._trained:
+        for _, leaf in self.trained:
             leaf.grad = None
         if loss.requires_grad:
             loss.backward()
@@ -165,7 +166,7 @@ class SVI:
         if is_validation_enabled():
             self._check_gradients(loss.item())
         if self.optim.clip_args:
-            self.optim.clip([leaf for _, leaf in self._trained])
+            self.optim.clip([leaf for _, leaf in self.trained])
         if closure is None:
             self.optimizer.step()
         else:
@@ -175,7 +176,7 @@ class SVI:
 
     def _check_parameters(self, cause: Exception | None = None) -> None:
         """Raise ValueError naming the first parameter that is NaN, if one is."""
-        for name, leaf in self._trained:
+        for name, leaf in self.trained:
             bad = leaf.detach().isnan()
             if bool(bad.any()):
                 raise ValueError(
@@ -185,13 +186,13 @@ class SVI:
                 ) from cause
 
     def _check_gradients(self, loss: float) -> None:
-        sums = [g.sum() if g.dim() else g for _, leaf in self._trained if (g := leaf.grad) is not None]
+        sums = [g.sum() if g.dim() else g for _, leaf in self.trained if (g := leaf.grad) is not None]
         if all(s.is_cpu for s in sums):
             if all(math.isfinite(s.item()) for s in sums):
                 return
         elif math.isfinite(torch.stack(sums).sum().item()):  # one transfer from the device
             return
-        for name, leaf in self._trained:
+        for name, leaf in self.trained:
             if leaf.grad is not None and not bool(leaf.grad.isfinite().all()):
                 why = (
                     "although the loss is. A function in the model has an infinite slope at the value reached, such as sqrt "
@@ -225,6 +226,7 @@ class SVI:
         *args: Any,
         progress_bar: bool = True,
         callback: Callable[[int, float], None] | None = None,
+        compile: Compile = "auto",
         **kwargs: Any,
     ) -> SVIResult:
         """Take many steps.
@@ -232,7 +234,9 @@ class SVI:
         Args:
             num_steps: how many.
             progress_bar: show one on standard error.
-            callback: called with the step's number in this run and its loss.
+            callback: called with the step's number in this run and its loss; steps are then taken one by one.
+            compile: "auto" begins with eager steps and, in a long run, compiles the step in the background and goes on with
+                that; "always" waits for the compiler; "never" stays eager. The results are the same.
         Returns: losses and parameters. Ctrl-C ends the run early and keeps what is done.
         """
         if num_steps < 1:
@@ -240,19 +244,24 @@ class SVI:
         losses: list[float] = []
         first = self.num_steps
         interrupted = False
+        stepper = Stepper(self, compile, args, kwargs)
         with tqdm(total=num_steps, disable=not progress_bar, desc="SVI", unit="step", mininterval=0.2) as bar:
             try:
-                for step in range(num_steps):
-                    losses.append(self.step(*args, **kwargs))
-                    bar.update()
-                    if progress_bar and (step % 25 == 0 or step == num_steps - 1):
+                while len(losses) < num_steps:
+                    step = len(losses)
+                    losses += stepper.advance(num_steps - step, single=callback is not None)
+                    bar.update(len(losses) - step)
+                    if progress_bar and (step % 25 == 0 or len(losses) > step + 1 or len(losses) == num_steps):
                         bar.set_postfix_str(f"loss {_mean(losses[-25:]):.4g}", refresh=False)
                     if callback is not None:
                         callback(step, losses[-1])
             except KeyboardInterrupt:
                 interrupted = True
-                if self.num_steps - first > len(losses):  # it came between a step and its entry in the list
-                    losses.append(self._last)
+                missing = self.num_steps - first - len(losses)  # it came between steps and their entries in the list
+                if missing:
+                    losses += [self._last] if missing == 1 else stepper.unreported
+            finally:
+                stepper.close()
         params = {name: value.detach().clone() for name, value in self.params.items()}
         return SVIResult(params, torch.tensor(losses, dtype=self._dtype), interrupted)
 
@@ -271,7 +280,7 @@ class SVI:
 
     def _state_of_optimizer(self) -> dict[str, Any]:
         return {
-            "trained": [name for name, _ in self._trained],
+            "trained": [name for name, _ in self.trained],
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
         }
@@ -283,7 +292,7 @@ class SVI:
         self.num_steps = int(state["num_steps"])
         self.optimizer = self.scheduler = None
         self._version = -1
-        self._trained = []
+        self.trained = []
         pending = {key: state[key] for key in ("trained", "optimizer", "scheduler")}
         self._pending = copy.deepcopy(pending) if state["optimizer"] is not None else None
         torch.set_rng_state(state["rng"])

@@ -22,7 +22,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ppl.tensors.log_matrix import log_matmul
+<<<<<<< HEAD
 from ppl.tensors.native_chain import is_native, sweep, sweep_back
+=======
+from ppl.tensors.rewind import is_recorded
+>>>>>>> main
 from ppl.tensors.scan import Bundle, associative_reduce, associative_scan
 from ppl.tensors.semiring import log_sum_exp, maximum
 from ppl.tensors.sweep import PERIOD, Chain, Gradients, RealChain, Swept, log_forward, log_gradients
@@ -131,7 +135,7 @@ def num_steps(log_matrices: Tensor, log_emissions: Tensor | None) -> int:
 
 def is_eager(*tensors: Tensor) -> bool:
     """Whether values may be looked at: no compiler, tracer or function transform is at work, no data is missing."""
-    if torch.compiler.is_compiling() or get_proxy_mode() is not None:
+    if torch.compiler.is_compiling() or get_proxy_mode() is not None or is_recorded():
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return False
