@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl.engine.optimizers import unpack, update
 from ppl.engine.program import Program, Spec, decode, encode
+from ppl.tensors import native
 
 
 @dataclass(slots=True)
@@ -131,6 +132,7 @@ def take_step(
 def build(code: bytes, target: Path) -> None:
     """Compile a job into a package that `Loaded` reads."""
     job = Job.decode(code)
+    native.load()  # the program may have operators of ours
     import torch._inductor
 
     options: dict[str, Any] = {"fallback_random": True, "cpp.threads": job.threads}

@@ -22,11 +22,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ppl.tensors.log_matrix import log_matmul
-<<<<<<< HEAD
+from ppl.tensors.log_matrix import log_matmul
 from ppl.tensors.native_chain import is_native, sweep, sweep_back
-=======
 from ppl.tensors.rewind import is_recorded
->>>>>>> main
 from ppl.tensors.scan import Bundle, associative_reduce, associative_scan
 from ppl.tensors.semiring import log_sum_exp, maximum
 from ppl.tensors.sweep import PERIOD, Chain, Gradients, RealChain, Swept, log_forward, log_gradients
@@ -135,7 +133,12 @@ def num_steps(log_matrices: Tensor, log_emissions: Tensor | None) -> int:
 
 def is_eager(*tensors: Tensor) -> bool:
     """Whether values may be looked at: no compiler, tracer or function transform is at work, no data is missing."""
-    if torch.compiler.is_compiling() or get_proxy_mode() is not None or is_recorded():
+    return not is_recorded() and has_values(*tensors)
+
+
+def has_values(*tensors: Tensor) -> bool:
+    """Whether operations are done as they are called, on data; they may be written down meanwhile, to be done again."""
+    if torch.compiler.is_compiling() or get_proxy_mode() is not None:
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return False
@@ -158,7 +161,8 @@ def _through(
     """
     length = num_steps(log_matrices, log_emissions)
     tensors = [x for x in (rows, log_matrices, log_emissions, log_final) if x is not None]
-    if length > 1 and batch.numel() and is_eager(*tensors):
+    may_sweep = is_native(*tensors) if is_recorded() else True
+    if length > 1 and batch.numel() and may_sweep and has_values(*tensors):
         count = _num_blocks(length, batch.numel(), rows.shape[-1])
         if count > 1 and not is_native(*tensors):
             return _by_blocks(rows, log_matrices, log_emissions, batch, log_final, length, count)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl.tensors.chain import chain_evidence, chain_forward, chain_product, is_eager
+from ppl.tensors.chain import chain_evidence, chain_forward, chain_product, has_values
 from ppl.tensors.factor import Axes, Factor, add, take, union
 from ppl.tensors.semiring import Reduction, log_sum_exp
 
@@ -245,7 +245,7 @@ def _repeated(tensor: Tensor) -> Tensor | None:
 
     A slice of the expanded one is the same, but its gradient would take as much memory as if nothing were repeated.
     """
-    base = tensor._base if is_eager(tensor) else None
+    base = tensor._base if has_values(tensor) else None
     if base is None or base.requires_grad != tensor.requires_grad or base.storage_offset() != tensor.storage_offset():
         return None
     places = {stride: dim for dim, (size, stride) in enumerate(zip(base.shape, base.stride(), strict=True)) if size > 1}
