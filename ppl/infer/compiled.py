@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from ppl.engine import cache
+from ppl.engine import cache, operators
 from ppl.engine.background import Compilation, CompileError
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
@@ -104,6 +104,8 @@ class Stepper:
         if self.compile == "auto" and (self._eager_steps % 4 or self._expected(left) < LONG):
             return
         try:
+            if not operators.are_ready(self._expected(left) >= VERY_LONG, self.compile == "always"):
+                return
             step = self._rehearse()
             if self._first is None:
                 self._first = step
@@ -114,7 +116,7 @@ class Stepper:
             if why:
                 raise CannotCapture(f"The program changes from step to step: {why}.")
             self._begin(step, left)
-        except (CannotCapture, Unsupported) as error:
+        except (CannotCapture, Unsupported, CompileError) as error:
             self._give_up(error)
 
     def _expected(self, left: int) -> float:

@@ -13,8 +13,10 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -24,7 +26,27 @@ using torch::stable::Tensor;
 
 typedef double Four __attribute__((vector_size(32), aligned(8), may_alias));
 typedef int64_t FourInts __attribute__((vector_size(32)));
-using Vec = std::vector<double>;
+
+// A vector of doubles that are not set to zero unless it is said.
+template <typename T>
+struct Unset : std::allocator<T> {
+  template <typename U>
+  struct rebind {
+    using other = Unset<U>;
+  };
+  Unset() = default;
+  template <typename U>
+  explicit Unset(const Unset<U>&) {}
+  template <typename U>
+  void construct(U* place) noexcept {
+    ::new (static_cast<void*>(place)) U;
+  }
+  template <typename U, typename... Values>
+  void construct(U* place, Values&&... values) {
+    ::new (static_cast<void*>(place)) U(std::forward<Values>(values)...);
+  }
+};
+using Vec = std::vector<double, Unset<double>>;
 
 constexpr double INF = std::numeric_limits<double>::infinity();
 constexpr double LN2 = 0.6931471805599453;

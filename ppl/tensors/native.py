@@ -31,6 +31,7 @@ Compile = Callable[[Path, Path], None]
 
 _lock = threading.Lock()
 _loaded: bool | None = None  # None before anybody has looked
+_wanted = False
 _enabled: ContextVar[bool] = ContextVar("_enabled", default=True)
 
 
@@ -43,6 +44,18 @@ def is_loaded() -> bool:
     if _loaded is None:
         load()
     return bool(_loaded) and _enabled.get()
+
+
+def want() -> bool:
+    """`is_loaded`, asked by somebody who has work for the operators, which is remembered."""
+    global _wanted
+    _wanted = True
+    return is_loaded()
+
+
+def is_wanted() -> bool:
+    """Whether there was work for the operators in this process, be they there or not."""
+    return _wanted
 
 
 def load() -> bool:

@@ -8,15 +8,12 @@ from torch import Tensor
 from ppl.tensors import native
 from ppl.tensors.sweep import Chain, Gradients
 
-#: States beyond which the matrix products of torch's libraries are quicker, if rows go together.
-MANY = 128
-
 Kept = tuple[Tensor, Tensor, Tensor]
 
 
 def is_native(*tensors: Tensor) -> bool:
     """Whether the operators work on these tensors, and are there."""
-    return all(x.is_cpu and x.dtype in (torch.float32, torch.float64) for x in tensors) and native.is_loaded()
+    return all(x.is_cpu and x.dtype in (torch.float32, torch.float64) for x in tensors) and native.want()
 
 
 def sweep(chain: Chain, final: Tensor | None) -> tuple[Tensor, Kept]:
