@@ -2,7 +2,8 @@
 //
 // What is computed, and when real space is exact, is written in sweep.py; this is the same with all numbers in double precision,
 // vectors scaled by powers of two at each step (so that scales add up exactly, as integers), and with logs for those rows alone
-// that real space cannot hold. Vectors have their K states padded to a multiple of four, with weight zero.
+// that real space cannot hold. Scaling up makes what was lost before larger too, and with it the smallest number that counts
+// as exact. Vectors have their K states padded to a multiple of four, with weight zero.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -319,6 +320,9 @@ int64_t rescale(double* v, const double* p, const double* w, int64_t width, doub
   return exponent;
 }
 
+// The smallest entry that is exact after a vector was scaled.
+inline double least(double smallest, double scale) { return scale > 1 ? smallest * scale : smallest; }
+
 bool any_below(const double* p, int64_t states, double smallest) {
   FourInts fine = {-1, -1, -1, -1};
   int64_t j = 0;
@@ -377,7 +381,7 @@ struct Forward {
         if (is_last) std::copy(logs.begin(), logs.end(), &last[(n - from) * w]);
         for (int64_t r = 0; r < c.rows; r++) {
           const int64_t i = (n - from) * c.rows + r;
-          doubtful[i] |= any_below(p + i * w, c.states, c.smallest);
+          doubtful[i] |= any_below(p + i * w, c.states, least(c.smallest, scales[(t * c.count + n) * c.rows + r]));
           if (is_last) continue;
           log_scale[i] += top;
           exponents[i] += rescale(&v[i * w], p + i * w, weight, w, scales[((t + 1) * c.count + n) * c.rows + r]);
@@ -418,7 +422,7 @@ struct Forward {
       const Matrix& m = t == 0 || c.by_time ? c.at(own, c.by_time ? t : c.length - 1, n) : (c.by_chain ? own : c.shared);
       reach(possible, m, c.states, c.width, false);
       const double* p = after + ((t * c.count + n) * c.rows + r) * c.width;
-      if (lost(p, possible, c.smallest)) return true;
+      if (lost(p, possible, least(c.smallest, scales[(t * c.count + n) * c.rows + r]))) return true;
       c.read_emission(logs.data(), t, n);
       for (int64_t j = 0; j < c.states; j++) possible[j] &= logs[j] != -INF;
     }
@@ -494,7 +498,7 @@ struct Backward {
     by_initial.add(row * k, share.data(), k);
   }
 
-  bool is_inexact(int64_t n, const double* ahead, int64_t step, const Vec& ending) const {
+  bool is_inexact(int64_t n, const double* ahead, const double* scale, int64_t step, const Vec& ending) const {
     const Chain& c = chain;
     Vec back(c.width), logs(c.width);
     std::vector<uint8_t> possible(c.states);
@@ -504,7 +508,7 @@ struct Backward {
       const Matrix& m = c.at(own, t, n);
       multiply(back.data(), ahead + t * step, c.width, 1, m.turned.data(), 1, c.states, c.width, false);
       reach(possible, m, c.states, c.width, true);
-      if (lost(back.data(), possible, c.smallest)) return true;
+      if (lost(back.data(), possible, least(c.smallest, scale[t * (step / c.width)]))) return true;
       if (t == 0) break;
       c.read_emission(logs.data(), t - 1, n);
       for (int64_t j = 0; j < c.states; j++) possible[j] &= logs[j] != -INF;
@@ -529,7 +533,7 @@ struct Backward {
   void run(int64_t from, int64_t to, double sign, double* by_matrix, double* by_log, double* by_weight) const {
     const Chain& c = chain;
     const int64_t m = (to - from) * c.rows, w = c.width, k = c.states, size = m * w, all = c.count * c.rows;
-    Vec ahead(c.length * size), factor(c.length * m), back(size), last(w), endings(size), slope(m), start(size), logs(w);
+    Vec ahead(c.length * size), factor(c.length * m), scaled(c.length * m, 1.0), back(size), last(w), endings(size), slope(m), start(size), logs(w);
     std::vector<uint8_t> doubtful(m, 0), bad(m, 0);
     std::vector<Matrix> own(c.by_time ? c.length : 1);
     Matrix unused;
@@ -552,14 +556,14 @@ struct Backward {
         Four sum = {0, 0, 0, 0};
         for (int64_t j = 0; j < w; j += 4) sum += load(p + i * w + j) * load(h + i * w + j);
         const double evidence = total(sum);
-        bad[i] |= !(evidence >= c.smallest);
+        bad[i] |= !(evidence >= least(2 * c.smallest * k, scaled[t * m + i]));
         factor[t * m + i] = slope[i] / evidence;
       }
       multiply(back.data(), h, w, 1, matrix.turned.data(), m, k, w, false);
       for (int64_t i = 0; i < m; i++) {
-        doubtful[i] |= any_below(&back[i * w], k, c.smallest);
-        double scale;
-        if (t) rescale(h - size + i * w, &back[i * w], weights + ((t - 1) * c.count + from + i / c.rows) * w, w, scale);
+        doubtful[i] |= any_below(&back[i * w], k, least(c.smallest, scaled[t * m + i]));
+        const double* weight = weights + ((t - 1) * c.count + from + i / c.rows) * w;
+        if (t) rescale(h - size + i * w, &back[i * w], weight, w, scaled[(t - 1) * m + i]);
       }
     }
     Vec share(w);
@@ -571,7 +575,7 @@ struct Backward {
       for (int64_t j = 0; j < k; j++) evidence += share[j] = start[i * w + j] * back[i * w + j];
       if (slope[i] != 0) {
         bad[i] |= !(evidence >= c.smallest);
-        if (!bad[i] && doubtful[i]) bad[i] = is_inexact(n, &ahead[i * w], size, Vec(&endings[i * w], &endings[i * w] + w));
+        if (!bad[i] && doubtful[i]) bad[i] = is_inexact(n, &ahead[i * w], &scaled[i], size, Vec(&endings[i * w], &endings[i * w] + w));
         if (bad[i]) {
           with_logs(n, r, sign, by_log, by_weight);
         } else {
