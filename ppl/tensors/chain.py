@@ -22,12 +22,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ppl.tensors.log_matrix import log_matmul
-from ppl.tensors.log_matrix import log_matmul
 from ppl.tensors.native_chain import is_native, sweep, sweep_back
 from ppl.tensors.rewind import is_recorded
 from ppl.tensors.scan import Bundle, associative_reduce, associative_scan
 from ppl.tensors.semiring import log_sum_exp, maximum
-from ppl.tensors.sweep import PERIOD, Chain, Gradients, RealChain, Swept, log_forward, log_gradients
+from ppl.tensors.sweep import PERIOD, Chain, Gradients, RealChain, Swept, by_inputs, log_forward, log_gradients
 
 #: The products in a step that take as long as the call that starts them: below, blocks of a chain go side by side.
 CALL = 2**13
@@ -299,10 +298,12 @@ class _Through(torch.autograd.Function):
         if torch.is_grad_enabled():
             return None, *_twice(inputs, ctx.needs_input_grad[1:], gradient)
         if ctx.is_native:
-            found, by_final = _back_natively(*ctx.saved_tensors[4:], gradient)
+            *flat, ends, after, weights, scales, result = ctx.saved_tensors[4:]
+            gradient = gradient.to(result.dtype).reshape(result.shape)
+            found, by_final = sweep_back(Chain(*flat), ends, (after, weights, scales), result, gradient)
             if by_final is not None:
                 by_final = by_final.view(*ctx.batch, *by_final.shape[1:])
-            return None, *_by_inputs(found, by_final, ctx.batch, inputs)
+            return None, *by_inputs(found, by_final, ctx.batch, inputs)
         rows, log_matrices, log_emissions, log_final = inputs
         last, result = ctx.saved_tensors[4:]
         gradient = gradient.to(last.dtype).masked_fill(result.isneginf(), 0.0)
@@ -318,45 +319,7 @@ class _Through(torch.autograd.Function):
             found = _gradients(chain, ctx.attempt, ends, gradient.reshape(*last.shape[:-1], 1))
         else:
             found = _of_weighted(chain, ctx.attempt, last, gradient.reshape(last.shape))
-        return None, *_by_inputs(found, by_final, ctx.batch, inputs)
-
-
-def _by_inputs(
-    found: Gradients, by_final: Tensor | None, batch: torch.Size, inputs: Sequence[Tensor | None]
-) -> list[Tensor | None]:
-    """The gradients of a chain as those of the tensors that it was made of."""
-    shape = (*batch, -1, *found.matrices.shape[-2:])
-    by_matrix = found.matrices.transpose(0, 1)
-    by_matrix = by_matrix[0] if by_matrix.shape[0] == 1 else by_matrix.reshape(shape)
-    grads = (
-        found.initial.reshape(*batch, *found.initial.shape[1:]),
-        by_matrix,
-        found.emissions.transpose(0, 1).reshape(shape[:-1]),
-        by_final,
-    )
-    return [
-        None if x is None or g is None else _sum_to(g, x.shape).to(x.dtype) for g, x in zip(grads, inputs, strict=True)
-    ]
-
-
-def _back_natively(
-    initial: Tensor,
-    matrices: Tensor,
-    emissions: Tensor,
-    ends: Tensor | None,
-    after: Tensor,
-    weights: Tensor,
-    scales: Tensor,
-    result: Tensor,
-    gradient: Tensor,
-) -> tuple[Gradients, Tensor | None]:
-    chain, kept = Chain(initial, matrices, emissions), (after, weights, scales)
-    return sweep_back(chain, ends, kept, result, gradient.to(result.dtype).reshape(result.shape))
-
-
-def _sum_to(x: Tensor, shape: torch.Size) -> Tensor:
-    """Summed over what was broadcast; dims of size 1 on the left may be missing."""
-    return x if x.shape == shape else x.reshape(shape) if x.numel() == shape.numel() else x.sum_to_size(shape)
+        return None, *by_inputs(found, by_final, ctx.batch, inputs)
 
 
 def _of_weighted(chain: Chain, attempt: tuple[RealChain, Swept] | None, last: Tensor, gradient: Tensor) -> Gradients:

@@ -166,12 +166,12 @@ def _chain_shapes(
     """What `ppl::chain` returns, without the numbers."""
     steps, (count, rows, states) = emissions.shape[0], initial.shape
     width = (states + 3) // 4 * 4
-    double = {"dtype": torch.float64}
+    double = torch.float64
     return (
         initial.new_empty((count, rows, states) if final is None else (count, rows)),
-        initial.new_empty((steps, count, rows, width), **double),
-        initial.new_empty((steps, count, width), **double),
-        initial.new_empty((steps, count, rows), **double),
+        initial.new_empty((steps, count, rows, width), dtype=double),
+        initial.new_empty((steps, count, width), dtype=double),
+        initial.new_empty((steps, count, rows), dtype=double),
     )
 
 

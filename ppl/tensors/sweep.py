@@ -234,3 +234,26 @@ def _log_steps(matrices: Tensor, length: int) -> list[Tensor]:
 
 def _finite(x: Tensor) -> Tensor:
     return x.masked_fill(x.isneginf(), 0.0)
+
+
+def by_inputs(
+    found: Gradients, by_final: Tensor | None, batch: torch.Size, inputs: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """The gradients of a chain as those of the tensors that it was made of."""
+    shape = (*batch, -1, *found.matrices.shape[-2:])
+    by_matrix = found.matrices.transpose(0, 1)
+    by_matrix = by_matrix[0] if by_matrix.shape[0] == 1 else by_matrix.reshape(shape)
+    grads = (
+        found.initial.reshape(*batch, *found.initial.shape[1:]),
+        by_matrix,
+        found.emissions.transpose(0, 1).reshape(shape[:-1]),
+        by_final,
+    )
+    return [
+        None if x is None or g is None else _sum_to(g, x.shape).to(x.dtype) for g, x in zip(grads, inputs, strict=True)
+    ]
+
+
+def _sum_to(x: Tensor, shape: torch.Size) -> Tensor:
+    """Summed over what was broadcast; dims of size 1 on the left may be missing."""
+    return x if x.shape == shape else x.reshape(shape) if x.numel() == shape.numel() else x.sum_to_size(shape)
