@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._inductor
 from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
 
+<<<<<<< HEAD
 from ppl.engine.optimizers import unpack, update
 from ppl.engine.program import Program, Spec, decode, encode
 from ppl.tensors import native
@@ -67,6 +68,11 @@ class Job:
         given = [self.program.inputs[i] for i in self.given]
         specs = [*self.carries, *others, self.rows, *self.buffers, *given]
         return [torch.zeros((), dtype=torch.int64), *(spec.example() for spec in specs)]
+=======
+from ppl.engine.job import Job, is_fine, take_step
+from ppl.engine.native import CannotCompile
+from ppl.engine.noise import fast_draws
+>>>>>>> main
 
 
 class Block(torch.nn.Module):
@@ -75,11 +81,10 @@ class Block(torch.nn.Module):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.job = job
+        self.numbers = {i: (c.shape, c.item(), c.dtype) for i, c in job.program.constants.items()}
 
     def forward(self, n: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The carries afterwards, and the losses."""
-        from torch._higher_order_ops.while_loop import while_loop  # torch's compiler, here alone
-
+        """The carries afterwards, the losses, and whether all of it is finite."""
         job = self.job
         count = len(job.carries) + len(job.state) + len(job.written)
         carries, rows, others = inputs[:count], inputs[count], inputs[count + 1 :]
@@ -93,49 +98,34 @@ class Block(torch.nn.Module):
             at = i.reshape(1)
             row = rows.index_select(0, at).squeeze(0)
             noise = [buffer.index_select(0, at).squeeze(0) for buffer in buffers]
-            loss, after = take_step(job, carries, row, noise, given)
+            constants = {i: torch.full(shape, x, dtype=dtype) for i, (shape, x, dtype) in self.numbers.items()}
+            loss, after = take_step(job, carries, row, noise, given, constants)
             return i + 1, losses.index_copy(0, at, loss.reshape(1)), *after
 
         start = torch.zeros((), dtype=torch.int64, device=rows.device)
         _, losses, *after = while_loop(goes_on, turn, (start, losses, *carries))
-        return (*after, losses)
-
-
-def take_step(
-    job: Job,
-    carries: Sequence[Tensor],
-    row: Tensor,
-    noise: Sequence[Tensor],
-    given: Sequence[Tensor],
-    run: Callable[[dict[int, Any]], dict[int, Any]] | None = None,
-) -> tuple[Tensor, list[Tensor]]:
-    """One step: the loss before it, and the carries after it.
-
-    Args: run, what does the program's operations, if not one call each.
-    """
-    packed, others = list(carries[: len(job.carries)]), list(carries[len(job.carries) :])
-    values: dict[int, Any] = dict(zip(job.leaves, unpack(job.packs, packed), strict=True))
-    values.update(zip((i for i, _ in job.state), others, strict=False))
-    values.update(zip(job.written, (t.clone() for t in others[len(job.state) :]), strict=True))
-    values.update(zip(job.given, given, strict=True))
-    for i, buffer, start, stop in job.noise:
-        values[i] = noise[buffer][start:stop].reshape(job.program.inputs[i].shape)
-    for i, constant in job.program.constants.items():
-        values[i] = torch.full(constant.shape, constant.item(), dtype=constant.dtype) if run is None else constant
-    known = job.program.run(values) if run is None else run(values)
-    by_pack = [[known[job.grads[leaf]] for leaf in pack["leaves"]] for pack in job.packs]
-    after = update(job.packs, packed, by_pack, row, job.clip)
-    after += [known[new].clone() for _, new in job.state] + [known[i] for i in job.written]
-    return known[job.loss], [t.contiguous() for t in after]
+        return (*after, losses, is_fine(losses, n, after[: len(job.carries)]))
 
 
 def build(code: bytes, target: Path) -> None:
     """Compile a job into a package that `Loaded` reads."""
+    with contextlib.suppress(CannotCompile, OSError):  # draws are made without it, too
+        fast_draws(build=True)
     job = Job.decode(code)
+<<<<<<< HEAD
     native.load()  # the program may have operators of ours
     import torch._inductor
 
     options: dict[str, Any] = {"fallback_random": True, "cpp.threads": job.threads}
+=======
+    torch.set_default_dtype(job.default)
+    options: dict[str, Any] = {
+        "fallback_random": True,  # torch's own generator, as in eager steps
+        "cpp.threads": job.threads,
+        "aot_inductor.precompile_headers": False,  # half of the time, and for one program only
+        "cpp.vec_isa_ok": True,  # or else small programs are compiled first to see
+    }
+>>>>>>> main
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's own
         exported = torch.export.export(Block(job), tuple(job.examples()))

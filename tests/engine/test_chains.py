@@ -16,7 +16,7 @@ from ppl.engine.background import CompileError
 from ppl.handlers import block
 from ppl.infer import SVI, TraceEnum_ELBO, config_enumerate
 from ppl.infer.autoguide import AutoDelta
-from ppl.infer.compiled import Stepper
+from ppl.infer.compiled import Stepper, rehearse
 from ppl.optim import Adam
 from ppl.tensors import native
 
@@ -48,17 +48,15 @@ def an_svi() -> SVI:
     return SVI(hmm, guide, Adam({"lr": 0.05}), TraceEnum_ELBO())
 
 
-def recorded(steps: int) -> tuple[list[str], Stepper]:
+def recorded(steps: int) -> list[str]:
     data = torch.arange(2 * steps).reshape(steps, 2) % 4
     svi = an_svi()
     svi.step(data)
-    stepper = Stepper(svi, "always", (data,), {})
-    return [op.target for op in stepper._rehearse().parts.step.ops], stepper
+    return [op.target for op in rehearse(svi, (data,), {}).parts.step.ops]
 
 
 def test_one_operation_each_way() -> None:
-    short, _ = recorded(6)
-    long, _ = recorded(90)
+    short, long = recorded(6), recorded(90)
     assert short == long
     assert short.count("ppl.chain.default") == short.count("ppl.chain_backward.default") == 1
 
@@ -66,16 +64,17 @@ def test_one_operation_each_way() -> None:
 def test_blocks_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps from a recording, before anything is compiled."""
     monkeypatch.setattr("ppl.infer.compiled.LONG", 0.0)
+    monkeypatch.setattr("ppl.infer.compiled.PATIENCE", 1000)
     data = torch.randint(4, (12, 2))
     losses = []
     for compile in ("never", "auto"):
         ppl.set_rng_seed(3)
         svi = an_svi()
-        stepper = Stepper(svi, compile, (data,), {})
+        stepper = Stepper(svi, compile)
         found: list[float] = []
         while len(found) < 40:
-            found += stepper.advance(40 - len(found))
-        assert (stepper.blocks is not None) == (compile == "auto")
+            found += stepper.advance((data,), {}, 40 - len(found), 40 - len(found))
+        assert any(way.num_blocks for way in stepper.ways.values()) == (compile == "auto")
         losses.append(found)
     torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-10, atol=0.0)
 
