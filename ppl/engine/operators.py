@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ppl.engine import cache
-from ppl.engine.background import Compilation
+from ppl.engine.background import Compilation, CompileError
 from ppl.tensors import native
 
 _pending: Compilation | None = None
@@ -30,12 +30,17 @@ def are_ready(start: bool, wait: bool) -> bool:
         _pending = Compilation(b"", key, build="ppl.engine.operators:build")
     if wait:
         _pending.wait()
-    if _pending.poll() is None:
+    made = _pending.poll()
+    if made is None:
         return False
     _pending = None
-    return native.load()
+    try:
+        native.install(made)
+    except (native.CannotCompile, OSError) as error:
+        raise CompileError(f"our own operators cannot be used: {error}") from error
+    return True
 
 
 def build(job: bytes, target: Path) -> None:
-    """Compile the operators into their own place in the cache; the target says where that is."""
-    target.write_text(str(native.build()))
+    """Compile the operators."""
+    native.compile_library(target)

@@ -235,6 +235,7 @@ def rehearse(svi: SVI, args: Args, kwargs: Kwargs) -> Step:
 def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks:
     """The step for such arguments, compiled. Raises: ValueError saying why it cannot be."""
     try:
+        operators.are_ready(start=True, wait=True)
         first, step = rehearse(svi, args, kwargs), rehearse(svi, args, kwargs)
         why = step.same_as(first)
         if why:

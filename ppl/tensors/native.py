@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -26,8 +26,6 @@ import torch
 SOURCE = Path(__file__).with_name("chain.cpp")
 #: For the processor at hand, whose instructions are part of the library's name.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
-
-Compile = Callable[[Path, Path], None]
 
 _lock = threading.Lock()
 _loaded: bool | None = None  # None before anybody has looked
@@ -68,20 +66,30 @@ def load() -> bool:
         return _loaded
 
 
-def build(compile_library: Compile | None = None) -> Path:
-    """Compile the library, some seconds, where the cache has none; and load it.
+def build() -> Path:
+    """Compile the library, some seconds, where the cache has none; and load it. Returns: the library's file.
 
-    Args: compile_library, from a source and a target file, to be used instead of a call of the compiler found here.
-    Returns: the library's file.
     Raises: CannotCompile; OSError for a cache that cannot be written.
     """
     file = library()
-    if not _is_ours(file):
+    if _is_ours(file):
+        return install(file)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / file.name
+        compile_library(target)
+        return install(target)
+
+
+def install(made: Path) -> Path:
+    """Put the library that was made into its place in the cache, in one move, and load it. Returns: the library's file.
+
+    Raises: CannotCompile where it cannot be loaded; OSError for a cache that cannot be written.
+    """
+    file = library()
+    if made != file:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as beside:
-            target = Path(beside) / file.name
-            (compile_library or _compile)(SOURCE, target)
-            os.replace(target, file)
+            os.replace(shutil.copy(made, Path(beside) / file.name), file)
     if not load():
         raise CannotCompile(f"{file}: it was compiled, but torch cannot load it; remove it and try again.")
     return file
@@ -132,7 +140,9 @@ def _load(file: Path) -> bool:
     return True
 
 
-def _compile(source: Path, target: Path) -> None:
+def compile_library(target: Path) -> None:
+    """Compile the library into a file, in one call of the compiler. Raises: CannotCompile."""
+    source = SOURCE
     compiler = shutil.which(os.environ.get("CXX") or "g++")
     if compiler is None:
         raise CannotCompile(f"{source.name}: there is no C++ compiler; install g++ or set CXX.")

@@ -63,7 +63,9 @@ def test_one_operation_each_way() -> None:
 
 def test_blocks_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps from a recording, before anything is compiled."""
+    monkeypatch.setenv("PPL_COMPILE", "auto")
     monkeypatch.setattr("ppl.infer.compiled.LONG", 0.0)
+    monkeypatch.setattr("ppl.infer.compiled.APART", 2)
     monkeypatch.setattr("ppl.infer.compiled.PATIENCE", 1000)
     data = torch.randint(4, (12, 2))
     losses = []
