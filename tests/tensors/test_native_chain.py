@@ -175,6 +175,7 @@ def test_what_the_cache_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("CXX", "false")
     with pytest.raises(native.CannotCompile, match="failed"):
         native.build()
+    file.parent.mkdir()
     file.write_bytes(b"no library")
     monkeypatch.setattr(native, "_loaded", None)
     assert not native.is_loaded()
