@@ -133,7 +133,7 @@ def _is_ours(file: Path) -> bool:
 def _load(file: Path) -> bool:
     try:
         torch.ops.load_library(str(file))
-    except OSError:
+    except (OSError, RuntimeError):  # broken, or another one is loaded
         return False
     torch.library.register_fake("ppl::chain", _chain_shapes)
     torch.library.register_fake("ppl::chain_backward", _gradient_shapes)
