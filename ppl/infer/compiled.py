@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ppl.engine import cache
+from ppl.engine import cache, operators
 from ppl.engine.background import Compilation, CompileError
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
@@ -158,6 +158,8 @@ class Stepper:
         ):
             return
         try:
+            if not operators.are_ready(way.expected(left) >= VERY_LONG, self.compile == "always"):
+                return
             step = rehearse(self.svi, args, kwargs)
             if way.first is None:
                 way.first = step
@@ -168,7 +170,7 @@ class Stepper:
             if why:
                 raise CannotCapture(f"The program changes from step to step: {why}.")
             self._begin(way, step, left)
-        except (CannotCapture, Unsupported) as error:
+        except (CannotCapture, Unsupported, CompileError) as error:
             self._give_up(way, error)
 
     def _begin(self, way: Way, step: Step, left: int) -> None:
@@ -233,6 +235,7 @@ def rehearse(svi: SVI, args: Args, kwargs: Kwargs) -> Step:
 def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks:
     """The step for such arguments, compiled. Raises: ValueError saying why it cannot be."""
     try:
+        operators.are_ready(start=True, wait=True)
         first, step = rehearse(svi, args, kwargs), rehearse(svi, args, kwargs)
         why = step.same_as(first)
         if why:
