@@ -4,6 +4,7 @@ from ppl.handlers.block import block
 from ppl.handlers.broadcast import broadcast
 from ppl.handlers.condition import condition
 from ppl.handlers.do import do
+from ppl.handlers.enlarge import enlarge
 from ppl.handlers.enum import enum
 from ppl.handlers.equalize import equalize
 from ppl.handlers.escape import NonlocalExit, escape
@@ -34,6 +35,7 @@ __all__ = [
     "broadcast",
     "condition",
     "do",
+    "enlarge",
     "enum",
     "equalize",
     "escape",

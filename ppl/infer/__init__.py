@@ -14,12 +14,14 @@ from ppl.infer.elbo import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceTMC_ELBO
 from ppl.infer.elbo.marginals import compute_marginals
 from ppl.infer.enumeration import config_enumerate
 from ppl.infer.explain import explain_enumeration
+from ppl.infer.fit import FitResult
 from ppl.infer.predictive import Predictive
 from ppl.infer.svi import SVI, SVIResult
 
 __all__ = [
     "ELBO",
     "SVI",
+    "FitResult",
     "Predictive",
     "SVIResult",
     "TraceEnum_ELBO",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,9 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl.distributions.validation import describe_entries, is_validation_enabled
+from ppl.engine.optimizers import Outdated, Unsupported
+from ppl.engine.single import Single
+from ppl.engine.training import tensors_in
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
+from ppl.infer.batches import Device
+from ppl.infer.compiled import Compile, Stepper, compile_step, kind_of
 from ppl.infer.elbo import ELBO, Trace_ELBO
+from ppl.infer.fit import FitResult, fit
 from ppl.optim import as_optimizer
 from ppl.params import ParamStore
 from ppl.stack import sketched
@@ -67,13 +73,16 @@ class SVI:
         self.loss = Trace_ELBO() if loss is None else loss
         self.params = ParamStore() if params is None else params
         self.num_steps = 0  # steps taken so far
-        self.optimizer: torch.optim.Optimizer | None = None
-        self.scheduler: Any = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._scheduler: Any = None
+        self._latest: Single | None = None  # which program took the last step, and may hold the optimiser's state
         self._version = -1
-        self._trained: list[tuple[str, Tensor]] = []
+        self.trained: list[tuple[str, Tensor]] = []  # names and leaves of what the optimiser updates
         self._pending: dict[str, Any] | None = None
         self._dtype = torch.get_default_dtype()  # of the losses
         self._last = math.nan  # the latest loss
+        self.is_checked = False  # whether an eager step has looked at everything
+        self._programs: dict[Any, Single] = {}  # of `compile`, by the kind of arguments
 
     # -- parameters
 
@@ -89,27 +98,29 @@ class SVI:
 
     def _train(self, *traces: Trace) -> None:
         """Train the parameters of some traces, as well as those known before."""
-        known = self._pending["trained"] if self._pending is not None else [name for name, _ in self._trained]
+        known = self._pending["trained"] if self._pending is not None else [name for name, _ in self.trained]
         names = dict.fromkeys([*known, *(name for t in traces for name in t.param_nodes)])
         leaves = [(name, self.params.unconstrained(name)) for name in names if name in self.params]
-        self._trained = [(name, leaf) for name, leaf in leaves if leaf.requires_grad]
+        self.trained = [(name, leaf) for name, leaf in leaves if leaf.requires_grad]
         self._version = self.params.version
+        self._forget()  # programs of other parameters
         self._build()
 
     def _build(self) -> None:
         """Give the optimiser the parameters it does not have yet."""
-        if not self._trained:
+        if not self.trained:
             return
-        if self.optimizer is None:
-            self.optimizer = self.optim.build(self._trained)
-            self.scheduler = self.optim.scheduler(self.optimizer)
+        optimizer = self.optimizer
+        if optimizer is None:
+            self._optimizer = optimizer = self.optim.build(self.trained)
+            self._scheduler = self.optim.scheduler(optimizer)
         else:
-            known = {id(leaf) for group in self.optimizer.param_groups for leaf in group["params"]}
-            self.optim.extend(self.optimizer, [(name, leaf) for name, leaf in self._trained if id(leaf) not in known])
+            known = {id(leaf) for group in optimizer.param_groups for leaf in group["params"]}
+            self.optim.extend(optimizer, [(name, leaf) for name, leaf in self.trained if id(leaf) not in known])
         if self._pending is not None:
-            self.optimizer.load_state_dict(self._pending["optimizer"])
-            if self.scheduler is not None:
-                self.scheduler.load_state_dict(self._pending["scheduler"])
+            optimizer.load_state_dict(self._pending["optimizer"])
+            if self._scheduler is not None:
+                self._scheduler.load_state_dict(self._pending["scheduler"])
             self._pending = None
 
     # -- steps
@@ -122,6 +133,10 @@ class SVI:
         """
         if self._version != self.params.version:
             self.setup(*args, **kwargs)
+        elif self._programs:
+            found = self._compiled_step(args, kwargs)
+            if found is not None:
+                return found
         start = torch.get_rng_state() if isinstance(self.optimizer, torch.optim.LBFGS) else None
         try:
             with self.params:
@@ -140,9 +155,70 @@ class SVI:
         if self.optimizer is not None:
             self._update(loss, None if start is None else lambda: self._again(start, args, kwargs))
         self.num_steps += 1
+        self.is_checked = True
         self.loss.last_traces = None  # a look back is for errors; the tensors are not kept
         self._dtype, self._last = loss.dtype, value
         return value
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the step for arguments of these shapes; no step is taken, and `step` uses the program from then on.
+
+        Python values that model and guide read are frozen at what they are now; tensors that they read are not.
+
+        Raises: ValueError where the program cannot be captured, naming the line, or cannot be compiled.
+        """
+        if self._version != self.params.version:
+            self.setup(*args, **kwargs)
+        if not self.is_checked:
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                self.evaluate_loss(*args, **kwargs)
+            self.is_checked = True
+        self._programs[kind_of(args, kwargs)] = Single(compile_step(self, args, kwargs))
+
+    def _compiled_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+        program = self._programs.get(kind_of(args, kwargs))
+        if program is not self._latest:
+            self._flush()
+            self._latest = program
+        if program is None:
+            return None
+        try:
+            found = program.step(tensors_in(args, kwargs), self.num_steps, self.count)
+        except (Outdated, Unsupported):  # the optimiser's options are no longer those that were compiled
+            self._forget()
+            return None
+        if found is None:
+            self._flush()
+            return None
+        return self._last
+
+    def _flush(self) -> None:
+        """Bring the optimiser's state up to date."""
+        if self._latest is not None:
+            self._latest.flush()
+            self._latest = None
+
+    def _forget(self) -> None:
+        """Forget compiled programs."""
+        self._flush()
+        self._programs.clear()
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """The torch optimiser; None before the first step, or without parameters."""
+        self._flush()
+        return self._optimizer
+
+    @property
+    def scheduler(self) -> Any:
+        """The learning-rate schedule, if there is one."""
+        self._flush()
+        return self._scheduler
+
+    def count(self, losses: Tensor) -> None:
+        """Count steps that a program has taken."""
+        self.num_steps += len(losses)
+        self._dtype, self._last = losses.dtype, losses[-1].item()
 
     def _again(self, start: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """The loss of this step once more, at other parameters but with the same draws, for a line search."""
@@ -154,7 +230,7 @@ class SVI:
         return loss
 
     def _backward(self, loss: Tensor) -> None:
-        for _, leaf in self._trained:
+        for _, leaf in self.trained:
             leaf.grad = None
         if loss.requires_grad:
             loss.backward()
@@ -165,7 +241,7 @@ class SVI:
         if is_validation_enabled():
             self._check_gradients(loss.item())
         if self.optim.clip_args:
-            self.optim.clip([leaf for _, leaf in self._trained])
+            self.optim.clip([leaf for _, leaf in self.trained])
         if closure is None:
             self.optimizer.step()
         else:
@@ -175,7 +251,7 @@ class SVI:
 
     def _check_parameters(self, cause: Exception | None = None) -> None:
         """Raise ValueError naming the first parameter that is NaN, if one is."""
-        for name, leaf in self._trained:
+        for name, leaf in self.trained:
             bad = leaf.detach().isnan()
             if bool(bad.any()):
                 raise ValueError(
@@ -185,13 +261,13 @@ class SVI:
                 ) from cause
 
     def _check_gradients(self, loss: float) -> None:
-        sums = [g.sum() if g.dim() else g for _, leaf in self._trained if (g := leaf.grad) is not None]
+        sums = [g.sum() if g.dim() else g for _, leaf in self.trained if (g := leaf.grad) is not None]
         if all(s.is_cpu for s in sums):
             if all(math.isfinite(s.item()) for s in sums):
                 return
         elif math.isfinite(torch.stack(sums).sum().item()):  # one transfer from the device
             return
-        for name, leaf in self._trained:
+        for name, leaf in self.trained:
             if leaf.grad is not None and not bool(leaf.grad.isfinite().all()):
                 why = (
                     "although the loss is. A function in the model has an infinite slope at the value reached, such as sqrt "
@@ -225,6 +301,7 @@ class SVI:
         *args: Any,
         progress_bar: bool = True,
         callback: Callable[[int, float], None] | None = None,
+        compile: Compile = "auto",
         **kwargs: Any,
     ) -> SVIResult:
         """Take many steps.
@@ -232,7 +309,9 @@ class SVI:
         Args:
             num_steps: how many.
             progress_bar: show one on standard error.
-            callback: called with the step's number in this run and its loss.
+            callback: called with the step's number in this run and its loss; steps are then taken one by one.
+            compile: "auto" begins with eager steps and, in a long run, compiles the step in the background and goes on with
+                that; "always" waits for the compiler; "never" stays eager. The results are the same.
         Returns: losses and parameters. Ctrl-C ends the run early and keeps what is done.
         """
         if num_steps < 1:
@@ -240,21 +319,75 @@ class SVI:
         losses: list[float] = []
         first = self.num_steps
         interrupted = False
+        stepper = Stepper(self, compile)
         with tqdm(total=num_steps, disable=not progress_bar, desc="SVI", unit="step", mininterval=0.2) as bar:
             try:
-                for step in range(num_steps):
-                    losses.append(self.step(*args, **kwargs))
-                    bar.update()
-                    if progress_bar and (step % 25 == 0 or step == num_steps - 1):
+                while len(losses) < num_steps:
+                    step = len(losses)
+                    left = num_steps - step
+                    losses += stepper.advance(args, kwargs, left, left if callback is None else 1)
+                    bar.update(len(losses) - step)
+                    if progress_bar and (step % 25 == 0 or len(losses) > step + 1 or len(losses) == num_steps):
                         bar.set_postfix_str(f"loss {_mean(losses[-25:]):.4g}", refresh=False)
                     if callback is not None:
                         callback(step, losses[-1])
             except KeyboardInterrupt:
                 interrupted = True
-                if self.num_steps - first > len(losses):  # it came between a step and its entry in the list
-                    losses.append(self._last)
+                missing = self.num_steps - first - len(losses)  # it came between steps and their entries in the list
+                if missing:
+                    losses += [self._last] if missing == 1 else stepper.unreported
+            finally:
+                stepper.close()
         params = {name: value.detach().clone() for name, value in self.params.items()}
         return SVIResult(params, torch.tensor(losses, dtype=self._dtype), interrupted)
+
+    def fit(
+        self,
+        dataloader: Iterable[Any],
+        epochs: int,
+        *,
+        plate: str | Sequence[str] | None = None,
+        size: int | None = None,
+        device: Device = None,
+        progress_bar: bool = True,
+        callback: Callable[[int, float], None] | None = None,
+        compile: Compile = "auto",
+        **kwargs: Any,
+    ) -> FitResult:
+        """Take one step for each batch of a loader, many times over.
+
+            svi.fit(DataLoader(TensorDataset(x, y), batch_size=100, shuffle=True), epochs=10, plate="data")
+
+        Args:
+            dataloader: a torch DataLoader, a list of batches, or anything that gives batches whenever it is iterated
+                over. A tuple or list becomes the positional arguments of model and guide, a dict the keyword arguments.
+            epochs: how often to go through it.
+            plate: the plate that a batch's elements are in where the model writes `plate("data", len(x))`, or several:
+                it stands for all data, and densities inside are scaled by size / len(x), as `handlers.enlarge` does. Not
+                needed where the model says so itself, as in `plate("data", size, subsample_size=len(x))`.
+            size: how many elements all data have; by default that of the loader's data set or of a list's batches.
+            device: where the tensors of each batch go.
+            progress_bar: show one on standard error.
+            callback: called at the end of each epoch with its number in this call and its mean loss; a place to keep
+                `state_dict()`, from which a later process goes on with the same bits.
+            compile: like that of `run`; each shape of batches has a program of its own.
+            kwargs: further arguments of model and guide, the same in every step.
+        Returns: losses by step and by epoch, and parameters. Ctrl-C ends the training early and keeps what is done.
+        Raises: ValueError for a loader without batches or one that cannot be gone through again; naming the batch, for
+            fields of different lengths or a step that fails; naming plates, for one that is not there.
+        """
+        return fit(
+            self,
+            dataloader,
+            epochs,
+            plate=plate,
+            size=size,
+            device=device,
+            progress_bar=progress_bar,
+            callback=callback,
+            compile=compile,
+            constants=kwargs,
+        )
 
     # -- state
 
@@ -271,19 +404,21 @@ class SVI:
 
     def _state_of_optimizer(self) -> dict[str, Any]:
         return {
-            "trained": [name for name, _ in self._trained],
+            "trained": [name for name, _ in self.trained],
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`; the optimiser takes its part at the next step."""
+        self._forget()
         self.params.load_state_dict(state["params"])
         self.loss.load_state_dict(state["loss"])
         self.num_steps = int(state["num_steps"])
-        self.optimizer = self.scheduler = None
+        self.is_checked = False
+        self._optimizer = self._scheduler = None
         self._version = -1
-        self._trained = []
+        self.trained = []
         pending = {key: state[key] for key in ("trained", "optimizer", "scheduler")}
         self._pending = copy.deepcopy(pending) if state["optimizer"] is not None else None
         torch.set_rng_state(state["rng"])

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ppl.tensors.chain import is_eager
+from ppl.tensors.rewind import is_recorded
 
 T = TypeVar("T")
 
@@ -188,7 +189,11 @@ def unwatched() -> contextlib.AbstractContextManager[Any]:
 
 def can_share() -> bool:
     """Whether a run may share: no tracer and no other watcher of torch's functions is at work."""
-    return is_eager() and not torch._C._len_torch_function_stack()
+    return (
+        torch._C._len_torch_function_stack() == 1
+        if is_recorded()
+        else is_eager() and not torch._C._len_torch_function_stack()
+    )
 
 
 def _tensors_of(d: Any) -> tuple[Tensor, ...]:

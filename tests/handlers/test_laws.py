@@ -306,6 +306,7 @@ ARGUMENTS = {
     "broadcast": {},
     "condition": {"data": VALUES},
     "do": {"data": VALUES},
+    "enlarge": {"sizes": {"p": 30}},
     "enum": {"first_available_dim": -2},
     "equalize": {"sites": ["x", "y"], "keep_dist": True},
     "escape": {"escape_fn": lambda site: site.name == "y"},
@@ -323,7 +324,7 @@ ARGUMENTS = {
     "trace": {"param_only": True},
     "uncondition": {},
 }
-WITHOUT_EFFECT_ON_FACTS = {"broadcast", "infer_config", "markov", "trace"}
+WITHOUT_EFFECT_ON_FACTS = {"broadcast", "enlarge", "infer_config", "markov", "trace"}
 each_handler = pytest.mark.parametrize("name", ARGUMENTS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,7 @@ class AutoGuide(nn.Module, ABC):
         self.prototype: Trace | None = None  # the first run of the model
         self.latents: dict[str, Latent] = {}  # its continuous latent sites
         self._frames: dict[str, Frame] = {}
+        self._told: set[str] = set()  # plates of latent sites that do not draw their subsample
 
     # -- setup
 
@@ -94,6 +95,8 @@ class AutoGuide(nn.Module, ABC):
             )
         frames = [frame for latent in self.latents.values() for frame in latent.site.plates if frame.dim is not None]
         self._frames = {frame.name: frame for frame in sorted(frames, key=lambda f: f.dim or 0, reverse=True)}
+        made = {name: site for name, site in self.prototype.nodes.items() if site.kind == "plate"}
+        self._told = {f.name for f in frames if f.indices is not None and f.name in made and not made[f.name].drawn}
         self.make_parameters()
 
     @abstractmethod
@@ -119,6 +122,8 @@ class AutoGuide(nn.Module, ABC):
             given = {p.name: p for p in ([made] if isinstance(made, plate) else made)}
         plates = {}
         for name, frame in self._frames.items():
+            if name in self._told and name not in given:
+                raise ValueError(_explain_told(type(self).__name__, frame, self.latents.values()))
             plates[name] = given.get(name) or plate(
                 name, frame.size, subsample_size=frame.subsample_size, dim=frame.dim
             )
@@ -185,6 +190,15 @@ class _along(Handler):
 
     def handle(self, site: Site) -> Site:
         return perform(site.replace(spans=self.spans) if site.kind == "sample" else site)
+
+
+def _explain_told(guide: str, frame: Frame, latents: Iterable[Latent]) -> str:
+    local = next(latent.site.name for latent in latents if any(f.name == frame.name for f in latent.site.plates))
+    return (
+        f"{guide}: site '{local}' is local to plate '{frame.name}', whose indices the model is told, and which the guide "
+        f"would draw anew. Write {guide}(model, create_plates=…), a function of the model's arguments that returns "
+        f"plate('{frame.name}', {frame.size}, subsample=…) with the same indices."
+    )
 
 
 _NOWHERE = contextlib.nullcontext()

@@ -21,6 +21,7 @@ from ppl.infer.elbo.terms import Names, Terms, check_dims, guide_terms, model_te
 from ppl.infer.elbo.timelines import find_timelines, homes
 from ppl.site import Site
 from ppl.tensors.factor import Factor
+from ppl.tensors.rewind import random_state, rewind
 from ppl.tensors.sharing import Sharing, can_share
 from ppl.trace import Trace
 
@@ -217,7 +218,7 @@ class ELBO:
             if self._shares is None and any(site.steps for site in record.nodes.values()):
                 self._shares = True
             return record, found
-        start = torch.get_rng_state()
+        start = random_state()
         sharing = Sharing()
         try:
             with sharing:
@@ -229,7 +230,7 @@ class ELBO:
             if sharing.is_intact():
                 return record, found
         self._shares = False  # the program writes into tensors in place
-        torch.set_rng_state(start)
+        rewind(start)
         return _run_enumerated(program, args, kwargs, first_dim, axes)
 
     def _assemble(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -22,6 +22,7 @@ from ppl.site import Site, expand_to_plates, plate_shape
 from ppl.stack import Handler, perform
 from ppl.tensors.factor import Factor, union
 from ppl.tensors.provenance import Names, Provenance
+from ppl.tensors.rewind import is_recorded, random_state, rewind
 
 T = TypeVar("T")
 Assignment = dict[str, int]
@@ -75,7 +76,8 @@ class choose(Handler):
 
     def _decide(self, site: Site) -> Site:
         d = expand_to_plates(site, site.fn)
-        values = support_on_dim(site, -1 - len(d.batch_shape))
+        slim = site.replace(infer=replace(site.infer, expand=False))  # there is no dim to expand along
+        values = support_on_dim(slim, -1 - len(d.batch_shape))
         position = len(self.sizes)
         index = self.path[position] if position < len(self.path) else 0
         self.sizes.append(values.size(0))
@@ -95,17 +97,17 @@ def runs(program: Callable[[], T], provenance: Provenance) -> Iterator[Run[T]]:
     Args: provenance, shared with the runs of the guide, whose choices the program may use.
     """
     path: list[int] | None = []
-    start = torch.get_rng_state()
+    start = random_state()
     tracked = provenance.is_used
     while path is not None:
         if path:
-            torch.set_rng_state(start)
+            rewind(start)
         provenance.control = frozenset()
         with provenance if tracked else contextlib.nullcontext(), choose(path, provenance, tracked) as chooser:
             result = program()
         if chooser.chosen and not tracked:  # the first run met a choice: do it again and watch
             tracked = True
-            torch.set_rng_state(start)
+            rewind(start)
             continue
         yield Run(chooser.chosen, dict(zip(chooser.chosen, chooser.sizes, strict=True)), result, chooser.sources)
         path = _next_path(list(chooser.chosen.values()), chooser.sizes)
@@ -146,6 +148,7 @@ def stack(
         _grow(size, [{axis: f.size(axis) for axis in f.axes} for f in present])
         blank = present[0].tensor.new_zeros([size[axis] for axis in inner])
         rows = []
+        everywhere = all(name in factors and (name not in sizes or name in cell) for cell, factors in cells)
         for index, (assignment, factors) in zip(indices, cells, strict=True):
             if name in factors:
                 row = _filled(factors[name], name, size, impossible).aligned(inner).expand(blank.shape)
@@ -159,7 +162,7 @@ def stack(
             rows.append(row)
         full = Factor(axes + inner, torch.stack(rows).reshape(shape + blank.shape))
         free = [axis for axis in axes if axis != name and axis not in sources.get(name, ())]
-        stacked[name] = _without_constant_axes(full, free)
+        stacked[name] = _without_constant_axes(full, free, everywhere and is_recorded())
     return stacked
 
 
@@ -197,10 +200,11 @@ def _occupant(
     return max(parts, key=lambda part: [cell[axis] == index for axis, index in part[0].items()])
 
 
-def _without_constant_axes(factor: Factor, axes: Sequence[str]) -> Factor:
+def _without_constant_axes(factor: Factor, axes: Sequence[str], trusted: bool = False) -> Factor:
+    """Without those of some axes along which nothing changes; all of them, without a look, if `trusted`."""
     for axis in axes:
         dim = factor.axes.index(axis)
         first = factor.tensor.narrow(dim, 0, 1)
-        if bool((factor.tensor == first).all()):
+        if trusted or bool((factor.tensor == first).all()):
             factor = Factor(factor.axes[:dim] + factor.axes[dim + 1 :], first.squeeze(dim))
     return factor

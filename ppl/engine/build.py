@@ -1,0 +1,69 @@
+"""From a recorded training step to machine code that takes many steps a call. Runs in the compiler's own process."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._inductor
+from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
+
+from ppl.engine.job import Job, is_fine, take_step
+from ppl.engine.native import CannotCompile
+from ppl.engine.noise import fast_draws
+from ppl.tensors import native
+
+
+class Block(torch.nn.Module):
+    """Takes `n` steps: a loop within a graph."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job
+        self.numbers = {i: (c.shape, c.item(), c.dtype) for i, c in job.program.constants.items()}
+
+    def forward(self, n: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The carries afterwards, the losses, and whether all of it is finite."""
+        job = self.job
+        count = len(job.carries) + len(job.state) + len(job.written)
+        carries, rows, others = inputs[:count], inputs[count], inputs[count + 1 :]
+        buffers, given = others[: len(job.buffers)], others[len(job.buffers) :]
+        losses = torch.zeros(len(rows), dtype=job.dtype, device=rows.device)
+
+        def goes_on(i: Tensor, losses: Tensor, *carries: Tensor) -> Tensor:
+            return i < n
+
+        def turn(i: Tensor, losses: Tensor, *carries: Tensor) -> tuple[Tensor, ...]:
+            at = i.reshape(1)
+            row = rows.index_select(0, at).squeeze(0)
+            noise = [buffer.index_select(0, at).squeeze(0) for buffer in buffers]
+            constants = {i: torch.full(shape, x, dtype=dtype) for i, (shape, x, dtype) in self.numbers.items()}
+            loss, after = take_step(job, carries, row, noise, given, constants)
+            return i + 1, losses.index_copy(0, at, loss.reshape(1)), *after
+
+        start = torch.zeros((), dtype=torch.int64, device=rows.device)
+        _, losses, *after = while_loop(goes_on, turn, (start, losses, *carries))
+        return (*after, losses, is_fine(losses, n, after[: len(job.carries)]))
+
+
+def build(code: bytes, target: Path) -> None:
+    """Compile a job into a package that `Loaded` reads."""
+    with contextlib.suppress(CannotCompile, OSError):  # draws are made without it, too
+        fast_draws(build=True)
+    job = Job.decode(code)
+    native.load()  # the program may have operators of ours
+    torch.set_default_dtype(job.default)
+    options: dict[str, Any] = {
+        "fallback_random": True,  # torch's own generator, as in eager steps
+        "cpp.threads": job.threads,
+        "aot_inductor.precompile_headers": False,  # half of the time, and for one program only
+        "cpp.vec_isa_ok": True,  # or else small programs are compiled first to see
+    }
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch's own
+        exported = torch.export.export(Block(job), tuple(job.examples()))
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(target), inductor_configs=options)

@@ -1,0 +1,104 @@
+"""A block of training steps as data: what the compiler gets, and what a step of it means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl.engine.optimizers import unpack, update
+from ppl.engine.program import Program, Spec, decode, encode
+
+
+@dataclass(slots=True)
+class Job:
+    """What a compiled block of steps is made from; all of it is data.
+
+    A block takes `n`, the carries, the optimiser's rows, the noise's rows and the static inputs. Carries are the packs of
+    parameters with the optimiser's state, then what else goes from one step to the next.
+    """
+
+    program: Program  # one step
+    loss: int
+    leaves: list[int]  # the parameters among the program's inputs, in the optimiser's order
+    grads: list[int]
+    state: list[tuple[int, int]] = field(default_factory=list)  # other carries: the input, and what it becomes
+    written: list[int] = field(default_factory=list)  # other carries: inputs that the program writes into
+    given: list[int] = field(default_factory=list)  # static inputs
+    noise: list[tuple[int, int, int, int]] = field(default_factory=list)  # a draw's value, its buffer, start and stop
+    packs: list[dict[str, Any]] = field(default_factory=list)
+    clip: dict[str, float] = field(default_factory=dict)
+    carries: list[Spec] = field(default_factory=list)  # of the packs
+    rows: Spec | None = None
+    buffers: list[Spec] = field(default_factory=list)  # of the noise
+    dtype: torch.dtype = torch.float32  # of the losses
+    threads: int = 1  # what large operations may use
+    default: torch.dtype = torch.float32  # torch's default dtype, on which operations depend
+
+    def encode(self) -> bytes:
+        """The job as text."""
+        names = ("loss", "leaves", "grads", "state", "written", "given", "noise", "packs", "clip", "threads")
+        content: dict[str, Any] = {name: getattr(self, name) for name in names}
+        content |= {"program": self.program.encode(), "dtype": encode(self.dtype), "default": encode(self.default)}
+        for name, specs in (("carries", self.carries), ("rows", [self.rows]), ("buffers", self.buffers)):
+            content[name] = [None if spec is None else spec.encode() for spec in specs]
+        return json.dumps(content).encode()
+
+    @classmethod
+    def decode(cls, code: bytes) -> Job:
+        """The job that `encode` wrote."""
+        content = json.loads(code)
+        content["program"] = Program.decode(content["program"])
+        for name in ("carries", "rows", "buffers"):
+            content[name] = [Spec.decode(spec) for spec in content[name]]
+        content |= {"rows": content["rows"][0]} | {name: decode(content[name]) for name in ("dtype", "default")}
+        return cls(**content)
+
+    def examples(self) -> list[Tensor]:
+        """Inputs of a block, of zeros."""
+        assert self.rows is not None
+        others = [self.program.inputs[i] for i in (*(i for i, _ in self.state), *self.written)]
+        given = [self.program.inputs[i] for i in self.given]
+        specs = [*self.carries, *others, self.rows, *self.buffers, *given]
+        return [torch.zeros((), dtype=torch.int64), *(spec.example() for spec in specs)]
+
+
+def take_step(
+    job: Job,
+    carries: Sequence[Tensor],
+    row: Tensor,
+    noise: Sequence[Tensor],
+    given: Sequence[Tensor],
+    constants: Mapping[int, Tensor],
+    run: Callable[[dict[int, Any]], dict[int, Any]] | None = None,
+) -> tuple[Tensor, list[Tensor]]:
+    """One step: the loss before it, and the carries after it.
+
+    Args: run, what does the program's operations, if not one call each.
+    """
+    packed, others = list(carries[: len(job.carries)]), list(carries[len(job.carries) :])
+    values: dict[int, Any] = dict(zip(job.leaves, unpack(job.packs, packed), strict=True))
+    values.update(zip((i for i, _ in job.state), others, strict=False))
+    values.update(zip(job.written, (t.clone() for t in others[len(job.state) :]), strict=True))
+    values.update(zip(job.given, given, strict=True))
+    for i, buffer, start, stop in job.noise:
+        values[i] = noise[buffer][start:stop].reshape(job.program.inputs[i].shape)
+    values.update(constants)
+    known = job.program.run(values) if run is None else run(values)
+    by_pack = [[known[job.grads[leaf]] for leaf in pack["leaves"]] for pack in job.packs]
+    after = update(job.packs, packed, by_pack, row, job.clip)
+    after += [known[new].clone() for _, new in job.state] + [known[i] for i in job.written]
+    return known[job.loss], [t.contiguous() for t in after]
+
+
+def is_fine(losses: Tensor, n: Tensor | int, carries: Sequence[Tensor]) -> Tensor:
+    """Whether no loss of the first `n` is NaN and all carries are finite, a scalar."""
+    taken = torch.arange(len(losses), device=losses.device) < n
+    fine = ~(losses.isnan() & taken).any()
+    for carry in carries:
+        fine = fine & carry.isfinite().all()
+    return fine

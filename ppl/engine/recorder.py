@@ -1,0 +1,332 @@
+"""Writing down what a function does with tensors, while it does it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ppl.distributions.validation import validation_enabled
+from ppl.engine.program import SMALL, Op, Program, Ref, Spec, references
+from ppl.engine.rewrite import OUTSPOKEN, WithoutLooks
+from ppl.engine.split_draws import SPLIT
+from ppl.site import Site
+from ppl.stack import Handler, perform
+from ppl.tensors.rewind import watcher
+
+
+class CannotCapture(ValueError):
+    """Why a function cannot become a program: the user's line, the site reached, and what to write instead."""
+
+    def __init__(self, reason: str, line: str = "", site: str = "") -> None:
+        where = "".join((f" {line}" if line else "", f" (the latest site before it is '{site}')" if site else ""))
+        super().__init__(f"{reason}{' At' + where + '.' if where else ''}")
+        self.reason, self.line, self.site = reason, line, site
+
+
+@dataclass(slots=True)
+class Recording:
+    """A program with the tensors that were its inputs when it was recorded."""
+
+    program: Program
+    tensors: dict[int, Tensor]  # the tensors from outside by number, all of them inputs
+    results: Any  # what the function returned, with tensors replaced by references
+    static: set[int] = field(default_factory=set)  # values that depend on nothing that changes from step to step
+    written: set[int] = field(default_factory=set)  # inputs that are written into
+    looks: list[tuple[Op, Any]] = field(default_factory=list)  # where Python read static values, and what it read
+    sites: list[str] = field(default_factory=list)  # the sites met, in order
+    memory: dict[int, int] = field(default_factory=dict)  # which values lie in the same memory
+    specs: dict[int, Spec] = field(default_factory=dict)  # what each value is like
+    originals: dict[int, Tensor] = field(default_factory=dict)  # what inputs held before they were written into
+
+    def number(self, tensor: Tensor) -> int | None:
+        """The number of an input."""
+        return next((index for index, known in self.tensors.items() if known is tensor), None)
+
+
+class Recorder(TorchDispatchMode):
+    """Writes down every tensor operation in its block.
+
+    Args: changing, the tensors from outside that differ from step to step; what is computed from them cannot be read
+        into Python.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or else torch imports its compiler, which takes a second
+
+    def __init__(self, changing: Iterable[Tensor] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.program = Program()
+        self.tensors: dict[int, Tensor] = {}
+        self.static: set[int] = set()
+        self.originals: dict[int, Tensor] = {}
+        self.looks: list[tuple[Op, Any]] = []
+        self.seen = last_site()
+        self._changing = {id(tensor) for tensor in changing}
+        self._numbers: dict[int, int] = {}
+        self._kept: list[Tensor] = []  # so that no id comes up twice
+        self._draws: list[tuple[Any, tuple[Any, ...], Ref, Tensor]] = []
+        self._next_draw = 0
+
+    # -- values
+
+    def ref(self, tensor: Tensor) -> Ref:
+        """The reference to a tensor that goes into an operation."""
+        index = self._numbers.get(id(tensor))
+        if index is None:
+            index = self._number(tensor)
+            self.tensors[index] = tensor
+            self.program.inputs[index] = Spec.of(tensor)
+            if id(tensor) not in self._changing:
+                self.static.add(index)
+        return Ref(index)
+
+    def _number(self, tensor: Tensor) -> int:
+        index = len(self._kept)
+        self._kept.append(tensor)
+        self._numbers[id(tensor)] = index
+        return index
+
+    def _out(self, tensor: Tensor) -> Ref:
+        index = self._numbers.get(id(tensor))
+        return Ref(self._number(tensor) if index is None else index)
+
+    # -- operations
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(func)
+        if name == "aten.lift_fresh.default":
+            return self._constant(args[0])
+        for given in (*args, *kwargs.values()):
+            if isinstance(given, torch.Generator):
+                raise self._refuse(
+                    "draws from a torch.Generator of its own cannot be captured; use torch's default one"
+                )
+        if func in SPLIT and self._next_draw <= len(self._draws) and args[0].device.type == "cpu":
+            with self:
+                drawn = SPLIT[func](*args, **kwargs)
+            if drawn is not None:
+                return drawn
+        if func in OUTSPOKEN:
+            with self:
+                return OUTSPOKEN[func](*args, **kwargs)
+        refs, named = pytree.tree_map_only(Tensor, self.ref, (args, kwargs))
+        numbers = references((refs, named))
+        is_random = torch.Tag.nondeterministic_seeded in func.tags
+        if is_random and self._next_draw < len(self._draws):
+            return self._again(func, args)
+        is_static = not is_random and all(i in self.static for i in numbers)
+        depends = torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+        if depends and name == "aten.index.Tensor":  # its shape depends on values if they are flags alone
+            depends = any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1])
+        if depends and not is_static:
+            raise self._refuse(_READ if "scalar" in name else f"{name} gives what depends on values that change")
+        written = _written(func, args, kwargs)
+        for tensor in written:
+            self._save(tensor)
+        result = func(*args, **kwargs)
+        out = pytree.tree_map_only(Tensor, self._out, result)
+        op = Op(name, tuple(refs), named, out)
+        if depends and not isinstance(result, Tensor):
+            self.looks.append((op, result))
+            return result
+        if not is_static:
+            self.static.difference_update(self.ref(tensor).index for tensor in written)
+        if is_static:
+            self.static.update(set(references(out)).difference(numbers))
+        self.program.ops.append(op)
+        if is_random:
+            self._remember(func, args, out, result)
+        return result
+
+    def _constant(self, tensor: Tensor) -> Tensor:
+        """A tensor that the function made of Python numbers: a small one is part of the program."""
+        copy = tensor.clone()
+        if tensor.numel() > SMALL or tensor.device.type != "cpu":
+            ref: Ref = self.ref(tensor)
+        else:
+            ref = Ref(len(self._kept))
+            self._kept.append(tensor)
+            self.program.constants[ref.index] = tensor
+            self.static.add(ref.index)
+        out = Ref(self._number(copy))
+        self.static.add(out.index)
+        self.program.ops.append(Op("aten.clone.default", (ref,), {}, out))
+        return copy
+
+    # -- draws that are made again
+
+    def draws(self) -> int:
+        """How many random operations there have been."""
+        return self._next_draw
+
+    def go_back(self, draws: int) -> None:
+        """The draws from here on repeat those after the first `draws`."""
+        self._next_draw = draws
+
+    def _save(self, tensor: Tensor) -> None:
+        """Keep what a tensor from outside holds before it is written into, be it through a view."""
+        index = self.ref(tensor).index
+        for i, outside in self.tensors.items() if index not in self.tensors else [(index, tensor)]:
+            if i not in self.originals and _memory(outside) == _memory(tensor):
+                self.originals[i] = outside.detach().clone()
+
+    def _remember(self, func: Any, args: Any, out: Any, result: Any) -> None:
+        if isinstance(result, Tensor):
+            if str(func).split(".")[1].endswith("_"):  # the tensor may be written into again
+                result = result.clone()
+                out = self._copy(out, result)
+            self._draws.append((func, args, out, result))
+        self._next_draw = len(self._draws)
+
+    def _again(self, func: Any, args: Any) -> Any:
+        first, given, out, result = self._draws[self._next_draw]
+        name = str(func).split(".")[1]
+        by_shape = name.endswith(("_", "_like"))  # the first argument lends its shape alone
+        same = all(_same(a, b) for a, b in list(zip(args, given, strict=False))[by_shape:])
+        if first is not func or len(args) != len(given) or not same or (by_shape and args[0].shape != given[0].shape):
+            raise self._refuse("runs that start from one random state make different draws")
+        self._next_draw += 1
+        func(*args)  # so that the generator moves on
+        if name.endswith("_"):
+            target: Tensor = args[0]
+            self.program.ops.append(Op("aten.copy_.default", (self.ref(target), out), {}, self.ref(target)))
+            return target
+        copy = result.clone()
+        self._copy(out, copy)
+        return copy
+
+    def _copy(self, ref: Ref, copy: Tensor) -> Ref:
+        made = Ref(self._number(copy))
+        self.program.ops.append(Op("aten.clone.default", (ref,), {}, made))
+        return made
+
+    # -- afterwards
+
+    def finish(self, results: Any) -> Recording:
+        """The recording, once the function has returned."""
+        if self._next_draw < len(self._draws):
+            raise self._refuse("runs that start from one random state make different numbers of draws")
+        outputs = pytree.tree_map_only(Tensor, self.ref, results)
+        self.program.outputs = references(outputs)
+        static = self._find_static()
+        for op, _ in self.looks:
+            if not static.issuperset(op.reads()):
+                raise self._refuse(_READ)
+        memory = {index: _memory(tensor) for index, tensor in enumerate(self._kept)}
+        specs = {index: Spec.of(tensor) for index, tensor in enumerate(self._kept)}
+        looks, sites, written = self.looks, self.seen.names, set(self.originals)
+        return Recording(
+            self.program, self.tensors, outputs, static, written, looks, sites, memory, specs, self.originals
+        )
+
+    def undo(self) -> None:
+        """Give the tensors from outside back what they held before."""
+        with torch.no_grad():
+            for i, original in self.originals.items():
+                self.tensors[i].copy_(original)
+
+    def _find_static(self) -> set[int]:
+        """The values that are alike in all steps: made from static inputs alone, in memory that nothing else is written to."""
+        program, tainted = self.program, {_memory(self._kept[i]) for i in self.originals}
+        while True:
+            start = {i for i, t in self.tensors.items() if id(t) not in self._changing}
+            static = {i for i in {*start, *program.constants} if _memory(self._kept[i]) not in tainted}
+            before = len(tainted)
+            for op in program.ops:
+                reads, makes = op.reads(), op.makes()
+                is_random = torch.Tag.nondeterministic_seeded in op.function.tags
+                memory = {_memory(self._kept[i]) for i in makes}
+                if not is_random and static.issuperset(reads) and not memory & tainted:
+                    static.update(makes)
+                elif set(makes) & set(reads):  # written into
+                    tainted |= memory
+            if len(tainted) == before:
+                return static
+
+    def _refuse(self, reason: str) -> CannotCapture:
+        reached = self.seen.names[-1] if self.seen.names else ""
+        return CannotCapture(f"{reason[:1].upper()}{reason[1:]}.", user_line(), reached)
+
+
+_READ = (
+    "the program reads a value into Python that changes from step to step (by if, .item(), float() or a loop over it); "
+    "write torch.where, a mask, or an enumerated site instead"
+)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two arguments are the same tensor, or equal and no tensors."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return a is b
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b)
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors that an operation writes into, as its signature says."""
+    found: list[Tensor] = []
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            given = args[position] if position < len(args) else kwargs.get(argument.name)
+            found += [t for t in pytree.tree_leaves(given) if isinstance(t, Tensor)]
+    return found
+
+
+class last_site(Handler):
+    """Remembers which sites a program has reached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def handle(self, site: Site) -> Site:
+        self.names.append(site.name)
+        return perform(site)
+
+
+def record(function: Callable[[], Any], changing: Sequence[Tensor] = ()) -> Recording:
+    """Run a function once, without a trace, and write down what it does with tensors.
+
+    Torch's random state, and tensors from outside that the function writes into, are as before afterwards.
+
+    Args: changing, the tensors that differ from step to step, such as parameters.
+    Raises: CannotCapture naming the user's line where a changing value is read into Python.
+    """
+    recorder = Recorder(changing)
+    token = watcher.set(recorder)
+    try:
+        rng = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+        with rng, validation_enabled(False), recorder.seen, WithoutLooks(), recorder:
+            results = function()
+        return recorder.finish(results)
+    finally:
+        watcher.reset(token)
+        recorder.undo()
+
+
+def user_line() -> str:
+    """The innermost line of code that belongs neither to this library nor to torch."""
+    ours = (__name__.split(".")[0] + ".", "torch.")
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith(ours) and module != "torch":
+            summary = traceback.extract_stack(frame, limit=1)[0]
+            return f'line {summary.lineno} of {summary.filename}, "{summary.line}"'
+        frame = frame.f_back
+    return ""
+
+
+def _memory(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

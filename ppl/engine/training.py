@@ -1,0 +1,308 @@
+"""A training step as a program: recorded while it is taken, then run in blocks of many steps."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _aoti
+from torch.utils import _pytree as pytree
+
+from ppl.engine.draw import Draw
+from ppl.engine.hoist import hoist
+from ppl.engine.job import Job
+from ppl.engine.noise import Noise, fast_draws
+from ppl.engine.optimizers import Plan
+from ppl.engine.passes import Parts, prepare, split
+from ppl.engine.program import Spec
+from ppl.engine.recorder import CannotCapture, Recording, record
+from ppl.engine.replay import Replay
+
+State = MutableMapping[str, Tensor]
+Arguments = tuple[Sequence[Any], Mapping[str, Any]]
+#: Steps in a block, at most, and bytes of random numbers that are drawn ahead.
+LONGEST, AHEAD = 512, 2**23
+
+
+@dataclass(slots=True)
+class Step:
+    """A training step that was written down while it was taken.
+
+    What it reads from outside are parameters, state, the arguments of the call, and other tensors, which are looked up
+    anew before each block.
+    """
+
+    recording: Recording
+    loss: int
+    leaves: list[int]  # which of the parameters have a gradient
+    grads: list[int]  # these gradients
+    state: dict[str, tuple[int, int]]  # what goes from step to step by name: the value before and after
+    parts: Parts
+    draws: list[tuple[int, Draw]]
+    arguments: dict[int, int]  # inputs that are arguments of the call, by their places among these
+    numbers: list[int] = field(default_factory=list)  # of the parameters among the inputs
+
+    def same_as(self, other: Step) -> str:
+        """Why another recording of the step is not the same program; empty if it is."""
+        if self.parts.step.text() != other.parts.step.text() or self.parts.before.text() != other.parts.before.text():
+            return _difference(self, other)
+        if self.draws != other.draws or self.arguments != other.arguments or self.leaves != other.leaves:
+            return "it draws or reads other things"
+        if [value for _, value in self.recording.looks] != [value for _, value in other.recording.looks]:
+            return "it reads other values into Python"
+        for i in (*self.parts.before.inputs, *self.others()):
+            a, b = self.recording.tensors[i], other.recording.tensors[i]
+            if a is not b and i not in self.arguments and not torch.equal(a, b):
+                return f"a tensor of shape {tuple(a.shape)} that was made outside of torch (by numpy, say) changes"
+        return ""
+
+    def others(self) -> list[int]:
+        """The step's static inputs that come from outside as they are."""
+        return [i for i in self.parts.given if i in self.recording.tensors]
+
+    def bind(self, arguments: Sequence[Tensor]) -> list[Tensor] | None:
+        """The static inputs of the step for some arguments; None where they do not fit what was recorded."""
+        tensors = {i: arguments[self.arguments[i]] if i in self.arguments else t for i, t in self._outside()}
+        if any(Spec.of(tensors[i]) != self.recording.program.inputs[i] for i in self.arguments):
+            return None
+        return prepare(self.parts, self.recording, tensors)
+
+    def _outside(self) -> list[tuple[int, Tensor]]:
+        return list(self.recording.tensors.items())
+
+
+def record_step(loss: Callable[[], Tensor], parameters: Sequence[Tensor], state: State, arguments: Arguments) -> Step:
+    """Write down how a loss and its gradients are computed, without taking a step.
+
+    Args:
+        state: tensors that the loss function replaces from step to step, by name; as before afterwards.
+        arguments: positional and named ones; their tensors differ from call to call.
+    Raises: CannotCapture with the user's line.
+    """
+    before = dict(state)
+
+    def run() -> Any:
+        value = loss()
+        if not value.requires_grad:
+            raise CannotCapture("The loss does not depend on any parameter.")
+        grads = torch.autograd.grad(value, list(parameters), allow_unused=True)
+        return value.detach(), grads, dict(state)
+
+    try:
+        recording = record(run, [*parameters, *before.values()])
+    finally:
+        state.clear()
+        state.update(before)
+    return _understand(recording, parameters, before, arguments)
+
+
+def _understand(recording: Recording, parameters: Sequence[Tensor], before: State, arguments: Arguments) -> Step:
+    loss, grads, after = recording.results
+    if before.keys() != after.keys():
+        raise CannotCapture("The first step makes running means that later steps have.")
+    program = recording.program
+    parts = split(recording)
+    hoisted = hoist(parts.step, recording.specs)
+    draws: list[tuple[int, Draw]] = []
+    if hoisted is not None:
+        parts.step, draws = hoisted
+    for i, constant in list(parts.step.constants.items()):
+        if constant.numel() != 1:  # a compiler knows what to do with single numbers; others are data
+            parts.step.inputs[i] = Spec.of(constant)
+            parts.before.constants[i] = parts.step.constants.pop(i)
+            parts.given.append(i)
+            parts.before.outputs.append(i)
+    known = {id(t): i for i, t in recording.tensors.items()}
+    places = {id(t): place for place, t in enumerate(tensors_in(*arguments))}
+    used = [n for n, g in enumerate(grads) if g is not None]
+    for n in used:
+        if known.get(id(parameters[n])) is None or known[id(parameters[n])] in recording.written:
+            raise CannotCapture("A parameter is written into by the program itself.")
+    carried: dict[str, tuple[int, int]] = {}
+    for name, ref in after.items():
+        old = known.get(id(before[name]))
+        if old is None:  # never read
+            old = len(recording.specs) + len(draws) + len(carried)
+            parts.step.inputs[old] = Spec.of(before[name])
+        carried[name] = old, ref.index
+    numbers = [known[id(parameters[n])] for n in used]
+    accounted = {*numbers, *(old for old, _ in carried.values()), *recording.written, *parts.given}
+    for i in set(parts.step.inputs) - accounted - {i for i, _ in draws}:  # parameters without a gradient
+        parts.before.inputs[i] = parts.step.inputs[i]
+        parts.before.outputs.append(i)
+        parts.given.append(i)
+    return Step(
+        recording,
+        loss.index,
+        used,
+        [grads[n].index for n in used],
+        carried,
+        parts,
+        draws,
+        {i: places[id(t)] for i, t in recording.tensors.items() if id(t) in places and i in program.inputs},
+        numbers,
+    )
+
+
+def _difference(a: Step, b: Step) -> str:
+    if a.recording.sites != b.recording.sites:
+        only = [
+            name
+            for name in [*a.recording.sites, *b.recording.sites]
+            if name not in set(a.recording.sites) & set(b.recording.sites)
+        ]
+        return f"its sites change{f' ({only[0]!r} is not always there)' if only else ''}"
+    for one, other in zip(a.parts.step.ops, b.parts.step.ops, strict=False):
+        if one.target != other.target or str(one) != str(other):
+            return f"one operation differs: {one.target}{one.args[:3]} and {other.target}{other.args[:3]}"
+    return "it does other operations, or some of other shapes"
+
+
+def tensors_in(args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
+    """The tensors among arguments and in nests of them, in order."""
+    if not kwargs and all(type(t) is Tensor for t in args):
+        return list(args)
+    return [leaf for leaf in pytree.tree_leaves((args, dict(kwargs or {}))) if isinstance(leaf, Tensor)]
+
+
+class Blocks:
+    """Steps by the block: what a compiled program needs besides itself, and where its results go.
+
+    Args:
+        step: as it was recorded.
+        plan: of an optimiser of the parameters that have gradients.
+        state: the mapping that `record_step` was given.
+    """
+
+    def __init__(self, step: Step, plan: Plan, state: State) -> None:
+        self.step, self.plan, self.state = step, plan, state
+        per_step = sum(draw.size * draw.dtype.itemsize for _, draw in step.draws)
+        self.capacity = max(1, min(LONGEST, AHEAD // max(per_step, 1)))
+        self.noise = Noise([draw for _, draw in step.draws], self.capacity)
+        self.written = sorted(i for i in step.recording.written if i in step.parts.step.inputs)
+        self._blank = plan.rows(1).new_zeros(self.capacity, plan.width)
+        self._counts: dict[int, Tensor] = {}
+        self._given: tuple[Any, list[Tensor], Any] | None = None
+        self.is_compiled = False
+        self._written = [step.recording.tensors[i] for i in self.written]
+        self._loader: Any = None
+
+    def job(self) -> Job:
+        """What is to be compiled."""
+        step = self.step
+        program = step.parts.step
+        written = set(self.written)
+        spec = step.recording.specs[step.loss]
+        return Job(
+            program,
+            step.loss,
+            step.numbers,
+            step.grads,
+            list(step.state.values()),
+            self.written,
+            [i for i in step.parts.given if i not in written],
+            [(i, *place) for (i, _), place in zip(step.draws, self.noise.places, strict=True)],
+            self.plan.packs,
+            self.plan.clip,
+            [Spec.of(t) for t in self.plan.gather(own=False)],
+            Spec.of(self._blank),
+            [Spec.of(buffer) for buffer in self.noise.buffers],
+            spec.dtype,
+            torch.get_num_threads(),
+            torch.get_default_dtype(),
+        )
+
+    def load(self, package: Path | None) -> None:
+        """Load the compiled program; or, without one, get ready to do its operations one by one."""
+        if package is None:
+            self._loader = Replay(self.job())
+        else:
+            self._loader = _aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+        self.is_compiled = package is not None
+        self.noise.library = fast_draws()
+
+    def bind(self, arguments: Sequence[Tensor]) -> list[Tensor] | None:
+        """The step's static inputs; those found last, if nothing that they were made from has changed."""
+        tensors = self.step.recording.tensors
+        sources = [
+            arguments[place] if (place := self.step.arguments.get(i)) is not None else tensors[i]
+            for i in self.step.parts.before.inputs
+        ]
+        key = [(id(source), source._version) for source in sources]
+        if self._given is None or key != self._given[0]:
+            given = self.step.bind(arguments)
+            if given is None:
+                return None
+            self._given = key, given, sources  # which lives as long as its ids are known
+        return self._given[1]
+
+    def run(self, n: int, arguments: Sequence[Tensor], num_steps: int, done: Callable[[Tensor], None]) -> Tensor | None:
+        """Take `n` steps, at most `capacity`; all of them or, on an exception, none.
+
+        Args: num_steps, how many steps there were before; done, called with the losses when the steps count.
+        Returns: the losses, (n,); or None where NaN came up or the arguments do not fit, and no step was taken.
+        """
+        given = self.bind(arguments)
+        if given is None:
+            return None
+        start = torch.get_rng_state()
+        try:
+            rows = self.plan.rows(n, num_steps)
+            if n < self.capacity:
+                rows = torch.cat((rows, self._blank[n:]))
+            found = self.call(n, self.plan.gather(own=False), rows, given)
+        except BaseException:
+            torch.set_rng_state(start)
+            raise
+        if found is None:
+            torch.set_rng_state(start)
+            return None
+        losses, carries, others = found
+        with uninterrupted():
+            self.plan.scatter(carries, n)
+            self.plan.commit(n)
+            self.keep(others)
+            done(losses)
+        return losses
+
+    def call(
+        self, n: int, carries: list[Tensor], rows: Tensor, given: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]] | None:
+        """Call the program; nothing but the random state changes.
+
+        Returns: the losses, the carries, and the other carries, which `keep` takes; None where NaN came up.
+        """
+        others = [*(self.state[name] for name in self.step.state), *self._written]
+        if n not in self._counts:
+            self._counts[n] = torch.tensor(n)
+        self.noise.fill(n)
+        results = self._loader.boxed_run([self._counts[n], *carries, *others, rows, *self.noise.buffers, *given])
+        if not results[-1]:
+            return None
+        return results[-2][:n], results[: len(carries)], results[len(carries) : -2]
+
+    def keep(self, others: Sequence[Tensor]) -> None:
+        """Write state and buffers back that a call has given."""
+        self.state.update(zip(self.step.state, others, strict=False))
+        for tensor, value in zip(self._written, others[len(self.step.state) :], strict=True):
+            tensor.copy_(value)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,296 @@
+"""Who takes SVI's steps: Python, one by one, or a recorded program, many a call."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ppl.engine import cache, operators
+from ppl.engine.background import Compilation, CompileError
+from ppl.engine.optimizers import Outdated, Unsupported, plan_of
+from ppl.engine.recorder import CannotCapture
+from ppl.engine.training import Blocks, Step, record_step, tensors_in
+
+if TYPE_CHECKING:
+    from ppl.infer.svi import SVI
+
+Compile = Literal["auto", "always", "never"]
+Args = tuple[Any, ...]
+Kwargs = Mapping[str, Any]
+#: Seconds of eager steps still to come: fewer are not worth recording, or, with nothing in the cache, compiling.
+LONG, VERY_LONG = 0.5, 8.0
+#: How long a block of steps may take, in seconds: so often the progress bar moves, and Ctrl-C is heard.
+BLOCK = 0.1
+#: Eager steps between two recordings that must be alike.
+APART = 4
+#: Blocks of recorded operations after which these must be quicker than eager steps.
+PATIENCE = 3
+#: Kinds of arguments that get a program each.
+SHAPES = 4
+
+_loaded: dict[str, Path] = {}
+_warned: set[str] = set()
+
+
+@dataclass(slots=True)
+class Way:
+    """How steps with one kind of arguments are taken."""
+
+    eager_steps: int = 0
+    eager_time: float = 0.0  # of these steps without the first
+    eager_left: int = 0  # steps to be taken eagerly, whatever is ready
+    first: Step | None = None  # the first recording
+    blocks: Blocks | None = None  # ready to be used
+    waiting: Blocks | None = None  # to be used when they are compiled, being slow as long as they are not
+    step_time: float = 0.0  # of the latest block
+    num_blocks: int = 0  # taken in this way
+    given_up: bool = False
+
+    @property
+    def eager_step_time(self) -> float:
+        """How long an eager step takes, in seconds."""
+        return self.eager_time / max(1, self.eager_steps - 1)
+
+    def expected(self, left: int) -> float:
+        """How long eager steps would take from here on, in seconds."""
+        return left * self.eager_step_time
+
+
+class Stepper:
+    """Takes steps, eagerly or compiled.
+
+    Args: compile, when to compile: "auto", once the rest of the run is long enough; "always", before the third step;
+        "never".
+    Raises: ValueError for another word.
+    """
+
+    def __init__(self, svi: SVI, compile: Compile) -> None:
+        if compile not in ("auto", "always", "never"):
+            raise ValueError(f"SVI: compile must be 'auto', 'always' or 'never', got {compile!r}.")
+        if compile == "auto":
+            asked: Any = os.environ.get("PPL_COMPILE", "auto")
+            compile = asked if asked in ("always", "never") else "auto"
+        self.svi, self.compile = svi, compile
+        self.ways: dict[Any, Way] = {}
+        self.unreported: list[float] = []  # the losses of the latest block
+        self._pending: tuple[Way, Compilation] | None = None
+
+    def advance(self, args: Args, kwargs: Kwargs, left: int, most: int) -> list[float]:
+        """Take some steps with these arguments, at most `most`; returns their losses.
+
+        Args: left, how many steps are still to come in all.
+        """
+        if self.compile == "never":
+            return [self.svi.step(*args, **kwargs)]
+        way = self._way(args, kwargs)
+        if not way.eager_left:
+            self._prepare(way, args, kwargs, left)
+            if way.blocks is not None:
+                losses = self._block(way, way.blocks, args, kwargs, min(left, most))
+                if losses is not None:
+                    return losses
+        start = time.perf_counter()
+        loss = self.svi.step(*args, **kwargs)
+        if way.eager_steps:  # the first one is not like the others
+            way.eager_time += time.perf_counter() - start
+        way.eager_steps += 1
+        way.eager_left = max(0, way.eager_left - 1)
+        return [loss]
+
+    def _way(self, args: Args, kwargs: Kwargs) -> Way:
+        key = kind_of(args, kwargs)
+        way = self.ways.get(key)
+        if way is None:
+            way = self.ways[key] = Way(given_up=len(self.ways) >= SHAPES)
+            if len(self.ways) == SHAPES + 1:
+                _warn(
+                    f"SVI: {_describe_change(list(self.ways))} Each kind of arguments takes a program of its own, so that "
+                    f"those after the first {SHAPES} are not compiled: pad the batches to few shapes, or give numbers that "
+                    "change as tensors."
+                )
+        return way
+
+    # -- compiled steps
+
+    def _block(self, way: Way, blocks: Blocks, args: Args, kwargs: Kwargs, most: int) -> list[float] | None:
+        n = min(most, blocks.capacity)
+        if n > 1:
+            n = max(1, min(n, int(BLOCK / way.step_time))) if way.step_time else min(n, 16)
+        start = time.perf_counter()
+        try:
+            losses = blocks.run(n, tensors_in(args, kwargs), self.svi.num_steps, self._done)
+        except (Outdated, Unsupported):
+            way.blocks = way.first = losses = None
+        if losses is None:
+            way.eager_left = n  # eager steps find out which one it is, and say where
+            return None
+        way.step_time = (time.perf_counter() - start) / n
+        way.num_blocks += 1
+        slow = 0 < way.eager_step_time < way.step_time
+        if slow and not blocks.is_compiled and self.compile == "auto" and way.num_blocks >= PATIENCE:
+            way.blocks, way.waiting = None, blocks
+        return self.unreported
+
+    def _done(self, losses: Tensor) -> None:
+        self.svi.count(losses)
+        self.unreported = losses.tolist()
+
+    # -- getting there
+
+    def _prepare(self, way: Way, args: Args, kwargs: Kwargs, left: int) -> None:
+        """Bring the compiled program a little nearer."""
+        if self._pending is not None:
+            self._look()
+        if way.given_up or way.blocks or way.waiting or not self.svi.is_checked:
+            return
+        if self.compile == "auto" and (
+            way.eager_steps < 2 or way.eager_steps % APART or way.expected(left) < LONG or self._pending is not None
+        ):
+            return
+        try:
+            if not operators.are_ready(way.expected(left) >= VERY_LONG, self.compile == "always"):
+                return
+            step = rehearse(self.svi, args, kwargs)
+            if way.first is None:
+                way.first = step
+                if self.compile == "auto":
+                    return
+                step = rehearse(self.svi, args, kwargs)
+            why = step.same_as(way.first)
+            if why:
+                raise CannotCapture(f"The program changes from step to step: {why}.")
+            self._begin(way, step, left)
+        except (CannotCapture, Unsupported, CompileError) as error:
+            self._give_up(way, error)
+
+    def _begin(self, way: Way, step: Step, left: int) -> None:
+        svi = self.svi
+        blocks = blocks_of(svi, step)
+        job = blocks.job().encode()
+        key = cache.key_of(job)
+        if key in _loaded:
+            self._use(way, blocks, _loaded[key])
+            return
+        self._use(way, blocks, None)
+        if self.compile == "auto" and way.expected(left) < VERY_LONG and cache.find(key) is None:
+            return
+        self._pending = way, Compilation(job, key)
+        if self.compile == "always":
+            with contextlib.suppress(CompileError):  # which comes up again at once
+                self._pending[1].wait()
+        self._look()
+
+    def _look(self) -> None:
+        assert self._pending is not None
+        way, compilation = self._pending
+        try:
+            package = compilation.poll()
+        except CompileError as error:
+            self._pending = None
+            self._give_up(way, error)
+            return
+        if package is not None:
+            _loaded[compilation.key] = package
+            self._pending = None
+            blocks = way.blocks or way.waiting
+            if blocks is not None:
+                self._use(way, blocks, package)
+
+    def _use(self, way: Way, blocks: Blocks, package: Path | None) -> None:
+        blocks.load(package)
+        way.blocks, way.waiting, way.step_time = blocks, None, 0.0
+
+    def _give_up(self, way: Way, error: Exception) -> None:
+        way.given_up = True
+        _warn(f"SVI goes on without compiling. {error}")
+
+    def close(self) -> None:
+        """End what is still being compiled."""
+        if self._pending is not None:
+            self._pending[1].cancel()
+            self._pending = None
+
+
+def rehearse(svi: SVI, args: Args, kwargs: Kwargs) -> Step:
+    """Record a step without taking it. Raises: CannotCapture with the user's line."""
+
+    def loss() -> Tensor:
+        with svi.params:
+            return svi.loss(svi.model, svi.guide, *args, **kwargs)
+
+    leaves = [leaf for _, leaf in svi.trained]
+    return record_step(loss, leaves, svi.loss.baselines.means, (args, dict(kwargs)))
+
+
+def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks:
+    """The step for such arguments, compiled. Raises: ValueError saying why it cannot be."""
+    try:
+        operators.are_ready(start=True, wait=True)
+        first, step = rehearse(svi, args, kwargs), rehearse(svi, args, kwargs)
+        why = step.same_as(first)
+        if why:
+            raise CannotCapture(f"The program changes from step to step: {why}.")
+        blocks = blocks_of(svi, step)
+        job = blocks.job().encode()
+        key = cache.key_of(job)
+        if key not in _loaded:
+            _loaded[key] = Compilation(job, key).wait()
+    except (Unsupported, CompileError) as error:
+        raise ValueError(f"SVI.compile: {error}") from error
+    blocks.load(_loaded[key])
+    return blocks
+
+
+def blocks_of(svi: SVI, step: Step) -> Blocks:
+    """A recorded step, ready to be compiled. Raises: Unsupported, for an optimiser that cannot be part of a program."""
+    if svi.optimizer is None:
+        raise Unsupported("there are no parameters to train")
+    leaves = [svi.trained[i][1] for i in step.leaves]
+    plan = plan_of(svi.optimizer, leaves, svi.optim.clip_args, svi.scheduler, svi.optim.advance)
+    return Blocks(step, plan, svi.loss.baselines.means)
+
+
+def kind_of(args: Args, kwargs: Kwargs) -> Any:
+    """What arguments must have in common to share a program: their structure, shapes, types and values that are no tensors."""
+    if not kwargs and all(type(t) is Tensor for t in args):  # mostly
+        return tuple, tuple((t.shape, t.dtype, t.device) for t in args)
+    leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
+    return structure, tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else _plain(t) for t in leaves)
+
+
+def _plain(value: Any) -> Any:
+    return (
+        (type(value), value) if isinstance(value, (bool, int, float, str, torch.dtype)) or value is None else id(value)
+    )
+
+
+def _describe_change(kinds: list[Any]) -> str:
+    """Which argument has differed, in words."""
+    (first, one), (last, other) = kinds[0], kinds[-1]
+    if first != last:
+        return "the arguments' structure changes from step to step."
+    for place, (a, b) in enumerate(zip(one, other, strict=True)):
+        if a != b:
+            seen = list(
+                dict.fromkeys(
+                    str(tuple(kind[1][place][0]) if len(kind[1][place]) == 3 else kind[1][place][1]) for kind in kinds
+                )
+            )
+            return f"argument {place} has come in {len(kinds)} kinds ({', '.join(seen)})."
+    return "the arguments change from step to step."
+
+
+def _warn(text: str) -> None:
+    if text not in _warned:
+        _warned.add(text)
+        warnings.warn(text, stacklevel=6)
