@@ -16,11 +16,10 @@ from torch._C import _aoti
 from torch.utils import _pytree as pytree
 
 from ppl.engine.draw import Draw
-from ppl.engine.hoist import hoist
 from ppl.engine.job import Job
 from ppl.engine.noise import Noise, fast_draws
 from ppl.engine.optimizers import Plan
-from ppl.engine.passes import Parts, prepare, split
+from ppl.engine.passes import Parts, divide, prepare
 from ppl.engine.program import Spec
 from ppl.engine.recorder import CannotCapture, Recording, record
 from ppl.engine.replay import Replay
@@ -51,7 +50,7 @@ class Step:
     def same_as(self, other: Step) -> str:
         """Why another recording of the step is not the same program; empty if it is."""
         if self.parts.step.text() != other.parts.step.text() or self.parts.before.text() != other.parts.before.text():
-            return _difference(self, other)
+            return difference(self.recording, other.recording)
         if self.draws != other.draws or self.arguments != other.arguments or self.leaves != other.leaves:
             return "it draws or reads other things"
         if [value for _, value in self.recording.looks] != [value for _, value in other.recording.looks]:
@@ -107,17 +106,7 @@ def _understand(recording: Recording, parameters: Sequence[Tensor], before: Stat
     if before.keys() != after.keys():
         raise CannotCapture("The first step makes running means that later steps have.")
     program = recording.program
-    parts = split(recording)
-    hoisted = hoist(parts.step, recording.specs)
-    draws: list[tuple[int, Draw]] = []
-    if hoisted is not None:
-        parts.step, draws = hoisted
-    for i, constant in list(parts.step.constants.items()):
-        if constant.numel() != 1:  # a compiler knows what to do with single numbers; others are data
-            parts.step.inputs[i] = Spec.of(constant)
-            parts.before.constants[i] = parts.step.constants.pop(i)
-            parts.given.append(i)
-            parts.before.outputs.append(i)
+    parts, draws = divide(recording)
     known = {id(t): i for i, t in recording.tensors.items()}
     places = {id(t): place for place, t in enumerate(tensors_in(arguments))}
     used = [n for n, g in enumerate(grads) if g is not None]
@@ -150,15 +139,12 @@ def _understand(recording: Recording, parameters: Sequence[Tensor], before: Stat
     )
 
 
-def _difference(a: Step, b: Step) -> str:
-    if a.recording.sites != b.recording.sites:
-        only = [
-            name
-            for name in [*a.recording.sites, *b.recording.sites]
-            if name not in set(a.recording.sites) & set(b.recording.sites)
-        ]
+def difference(a: Recording, b: Recording) -> str:
+    """Where two recordings that are not alike differ, in words."""
+    if a.sites != b.sites:
+        only = [name for name in [*a.sites, *b.sites] if name not in set(a.sites) & set(b.sites)]
         return f"its sites change{f' ({only[0]!r} is not always there)' if only else ''}"
-    for one, other in zip(a.parts.step.ops, b.parts.step.ops, strict=False):
+    for one, other in zip(a.program.ops, b.program.ops, strict=False):
         if one.target != other.target or str(one) != str(other):
             return f"one operation differs: {one.target}{one.args[:3]} and {other.target}{other.args[:3]}"
     return "it does other operations, or some of other shapes"
@@ -244,7 +230,7 @@ class Blocks:
             results = self._loader.boxed_run(inputs)
             losses: Tensor = results[-1][:n]
             after, after_others = results[: len(carries)], results[len(carries) : -1]
-            if bool(losses.isnan().any()) or not _are_finite(after):
+            if bool(losses.isnan().any()) or not are_finite(after):
                 torch.set_rng_state(start)
                 return None
         except BaseException:
@@ -260,7 +246,8 @@ class Blocks:
         return losses
 
 
-def _are_finite(tensors: Sequence[Tensor]) -> bool:
+def are_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether no entry is infinite or NaN."""
     return all(bool(t.sum().isfinite()) or bool(t.isfinite().all()) for t in tensors)
 
 
