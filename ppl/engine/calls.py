@@ -66,6 +66,7 @@ class Calls:
             [(i, *place) for i, place in zip(self._draws, self.noise.places, strict=True)],
             [Spec.of(buffer) for buffer in self.noise.buffers],
             torch.get_num_threads(),
+            torch.get_default_dtype(),
         )
 
     def load(self, package: Path | None) -> None:

@@ -274,7 +274,7 @@ class _Call:
     """A call of a function, to be recorded."""
 
     def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self._run = lambda: fn(*args, **kwargs)
+        self._fn, self._args, self._kwargs = fn, args, kwargs
         self.states: list[State] = []  # what it carries
         self.end = torch.empty(0)  # torch's random state after it
 
@@ -282,7 +282,7 @@ class _Call:
         """Write down what it gives, and what the mappings that it carries hold then."""
 
         def run() -> Any:
-            results = self._run()
+            results = self._fn(*self._args, **self._kwargs)
             self.end = torch.get_rng_state()
             if any(state.keys() != before.keys() for state, before in noted):
                 raise CannotCapture("Its first call makes running means that later ones have; call it once before.")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl.engine.calls import Calls
 from ppl.engine.job import Call
-from ppl.engine.training import State, Step, are_finite, uninterrupted
+from ppl.engine.training import State, Step, uninterrupted
 
 
 class Gradients:
@@ -59,7 +59,7 @@ class Gradients:
         found, written = self._calls.run(values)
         known = {**values, **found, **written}
         loss, grads = known[step.loss], [known[i] for i in step.grads]
-        if bool(loss.isnan()) or not are_finite([*grads, *(t for t in written.values() if t.is_floating_point())]):
+        if bool(loss.isnan()) or not all(bool(t.isfinite().all()) for t in (*grads, *written.values())):
             torch.set_rng_state(start)
             return None
         with uninterrupted():

@@ -38,7 +38,7 @@ class Job:
     buffers: list[Spec] = field(default_factory=list)  # of the noise
     dtype: torch.dtype = torch.float32  # of the losses
     threads: int = 1  # what large operations may use
-    default: torch.dtype = field(default_factory=torch.get_default_dtype)  # of numbers that say none
+    default: torch.dtype = torch.float32  # torch's default dtype, on which operations depend
 
     def encode(self) -> bytes:
         """The job as text."""
@@ -56,8 +56,7 @@ class Job:
         content["program"] = Program.decode(content["program"])
         for name in ("carries", "rows", "buffers"):
             content[name] = [Spec.decode(spec) for spec in content[name]]
-        content["rows"], content["dtype"] = content["rows"][0], decode(content["dtype"])
-        content["default"] = decode(content["default"])
+        content |= {"rows": content["rows"][0]} | {name: decode(content[name]) for name in ("dtype", "default")}
         return cls(**content)
 
     def examples(self) -> list[Tensor]:
@@ -84,7 +83,7 @@ class Call:
     noise: list[tuple[int, int, int, int]] = field(default_factory=list)  # a draw's value, its buffer, start and stop
     buffers: list[Spec] = field(default_factory=list)  # of the noise
     threads: int = 1  # what large operations may use
-    default: torch.dtype = field(default_factory=torch.get_default_dtype)  # of numbers that say none
+    default: torch.dtype = torch.float32  # torch's default dtype, on which operations depend
 
     def encode(self) -> bytes:
         """The job as text."""
@@ -168,3 +167,12 @@ def take_step(
     after = update(job.packs, packed, by_pack, row, job.clip)
     after += [known[new].clone() for _, new in job.state] + [known[i] for i in job.written]
     return known[job.loss], [t.contiguous() for t in after]
+
+
+def is_fine(losses: Tensor, n: Tensor | int, carries: Sequence[Tensor]) -> Tensor:
+    """Whether no loss of the first `n` is NaN and all carries are finite, a scalar."""
+    taken = torch.arange(len(losses), device=losses.device) < n
+    fine = ~(losses.isnan() & taken).any()
+    for carry in carries:
+        fine = fine & carry.isfinite().all()
+    return fine
