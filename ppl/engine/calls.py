@@ -28,11 +28,17 @@ class Calls:
         program: with its draws as inputs.
         draws: these, by their numbers.
         outputs: the values wanted.
+        watched: a value that must not be NaN, and others that must be finite.
     Raises: CannotCapture where two inputs share memory that is written into.
     """
 
     def __init__(
-        self, recording: Recording, program: Program, draws: Sequence[tuple[int, Draw]], outputs: Sequence[int]
+        self,
+        recording: Recording,
+        program: Program,
+        draws: Sequence[tuple[int, Draw]],
+        outputs: Sequence[int],
+        watched: Sequence[int] = (),
     ) -> None:
         self.program = program
         self.noise = Noise([draw for _, draw in draws], 1)
@@ -52,6 +58,7 @@ class Calls:
             else:
                 taken.add(place)
         self._draws = drawn
+        self._watched = list(watched) and [*watched, *self.written]
         self.is_compiled = False
         self._loader: Any = None
 
@@ -63,6 +70,7 @@ class Calls:
             self.outputs,
             self._copies,
             self.written,
+            self._watched,
             [(i, *place) for i, place in zip(self._draws, self.noise.places, strict=True)],
             [Spec.of(buffer) for buffer in self.noise.buffers],
             torch.get_num_threads(),
@@ -83,19 +91,23 @@ class Calls:
         code = self.job().encode()
         self.load(Compilation(code, cache.key_of(code)).wait())
 
-    def run(self, values: Mapping[int, Tensor]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """Draw and compute. Nothing that was given is written into; if this fails, the random state is as before.
+    def run(self, values: Mapping[int, Tensor]) -> tuple[dict[int, Tensor], dict[int, Tensor]] | None:
+        """Draw and compute. Nothing that was given is written into.
 
-        Returns: the outputs by number, and by number what the written inputs have become.
+        Returns: the outputs by number, and by number what the written inputs have become; or None, with the random state
+            as before, where NaN came up in what is watched.
         """
         start = torch.get_rng_state()
         try:
             self.noise.fill(1)
             results = self._loader.boxed_run([*(values[i] for i in self.inputs), *self.noise.buffers])
+            fine = not self._watched or bool(results.pop())
         except BaseException:
             torch.set_rng_state(start)
             raise
+        if not fine:
+            torch.set_rng_state(start)
+            return None
         count = len(self.outputs)
-        return dict(zip(self.outputs, results[:count], strict=True)), dict(
-            zip(self.written, results[count:], strict=True)
-        )
+        outputs = dict(zip(self.outputs, results[:count], strict=True))
+        return outputs, dict(zip(self.written, results[count:], strict=True))

@@ -71,6 +71,7 @@ class Captured:
         self._name, self._arguments, self._recording, self._states = name, arguments, recording, states
         self._default = torch.get_default_dtype()
         self._results, self._after = recording.results
+        self._flat = pytree.tree_flatten(self._results)
         self.program: Program = recording.program
         self._parts: Parts
         self._draws: list[tuple[int, Draw]]
@@ -117,7 +118,9 @@ class Captured:
                 "captured; capture it again for such data."
             )
         needed = {**values, **dict(zip(self._parts.given, given, strict=True))}
-        found, written = self._calls.run(needed)
+        results = self._calls.run(needed)
+        assert results is not None  # nothing is watched
+        found, written = results
         known = {**needed, **found}
         with torch.no_grad():
             for i, value in written.items():
@@ -125,7 +128,8 @@ class Captured:
         for state, after in zip(self._states, self._after, strict=True):
             carry(state)
             state.update({key: known[ref.index] for key, ref in after.items()})
-        return pytree.tree_map_only(Ref, lambda ref: known[ref.index], self._results)
+        leaves, structure = self._flat
+        return pytree.tree_unflatten([known[one.index] if isinstance(one, Ref) else one for one in leaves], structure)
 
     def bind(self, *args: Any, **kwargs: Any) -> list[Tensor]:
         """The tensors that the program would read now, in the order of `inputs`. Raises: ValueError as a call does."""

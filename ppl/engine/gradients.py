@@ -26,7 +26,8 @@ class Gradients:
     def __init__(self, step: Step, state: State) -> None:
         self.step, self.state = step, state
         after = [new for _, new in step.state.values()]
-        self._calls = Calls(step.recording, step.parts.step, step.draws, [step.loss, *step.grads, *after])
+        found = [step.loss, *step.grads]
+        self._calls = Calls(step.recording, step.parts.step, step.draws, [*found, *after], watched=found)
         self.leaves = [step.recording.tensors[i] for i in step.numbers]
 
     @property
@@ -51,17 +52,16 @@ class Gradients:
         given = step.bind(arguments)
         if given is None:
             return None
-        start = torch.get_rng_state()
         tensors = step.recording.tensors
         values = dict(zip(step.parts.given, given, strict=True))
         values |= {i: tensors[i] for i in self._calls.inputs if i in tensors and i not in values}
         values |= {old: self.state[name] for name, (old, _) in step.state.items()}
-        found, written = self._calls.run(values)
+        results = self._calls.run(values)
+        if results is None:
+            return None
+        found, written = results
         known = {**values, **found, **written}
         loss, grads = known[step.loss], [known[i] for i in step.grads]
-        if bool(loss.isnan()) or not all(bool(t.isfinite().all()) for t in (*grads, *written.values())):
-            torch.set_rng_state(start)
-            return None
         with uninterrupted():
             self.state.update({name: known[new] for name, (_, new) in step.state.items()})
             for i, value in written.items():

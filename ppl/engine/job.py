@@ -72,7 +72,8 @@ class Job:
 class Call:
     """What a compiled program that runs once a call is made from; all of it is data.
 
-    It takes the inputs and a row of noise, and gives the outputs, then what the written inputs have become.
+    It takes the inputs and a row of noise, and gives the outputs, then what the written inputs have become, then, where
+    something is watched, whether all is fine.
     """
 
     program: Program
@@ -80,6 +81,7 @@ class Call:
     outputs: list[int]
     copies: list[int] = field(default_factory=list)  # outputs that may lie in the memory of something else
     written: list[int] = field(default_factory=list)  # inputs that the program writes into
+    watched: list[int] = field(default_factory=list)  # a value that must not be NaN, and others that must be finite
     noise: list[tuple[int, int, int, int]] = field(default_factory=list)  # a draw's value, its buffer, start and stop
     buffers: list[Spec] = field(default_factory=list)  # of the noise
     threads: int = 1  # what large operations may use
@@ -87,7 +89,7 @@ class Call:
 
     def encode(self) -> bytes:
         """The job as text."""
-        names = ("inputs", "outputs", "copies", "written", "noise", "threads")
+        names = ("inputs", "outputs", "copies", "written", "watched", "noise", "threads")
         content: dict[str, Any] = {name: getattr(self, name) for name in names}
         content |= {"program": self.program.encode(), "buffers": [spec.encode() for spec in self.buffers]}
         return json.dumps({"call": content | {"default": encode(self.default)}}).encode()
@@ -117,7 +119,7 @@ def take_call(
     constants: Mapping[int, Tensor],
     run: Callable[[dict[int, Any]], dict[int, Any]] | None = None,
 ) -> list[Tensor]:
-    """One call: the outputs, and what the written inputs have become; nothing is written into the inputs themselves.
+    """One call; nothing is written into the inputs themselves.
 
     Args: inputs, with the row of noise behind them; run, what does the program's operations, if not one call each.
     """
@@ -129,7 +131,11 @@ def take_call(
     values.update(constants)
     known = job.program.run(values) if run is None else run(values)
     copies = set(job.copies)
-    return [known[i].clone() if i in copies else known[i] for i in job.outputs] + [known[i] for i in job.written]
+    found = [known[i].clone() if i in copies else known[i] for i in job.outputs] + [known[i] for i in job.written]
+    if job.watched:
+        loss, *others = (known[i] for i in job.watched)
+        found.append(is_fine(loss.reshape(1), 1, others))
+    return found
 
 
 def _drawn(job: Job | Call, noise: Sequence[Tensor]) -> dict[int, Tensor]:

@@ -49,7 +49,10 @@ class Arguments:
         tensors: list[Tensor] = []
         others: list[Any] = []
         for name, (_, structure) in self._leaves.items():
-            leaves, other = pytree.tree_flatten(nests[name])
+            nest = nests[name]
+            leaves, other = (
+                ([nest], structure) if isinstance(nest, Tensor) and structure.is_leaf() else pytree.tree_flatten(nest)
+            )
             if other != structure:
                 expected = _outline(self._nests[name])
                 raise ValueError(f"{self.owner}: argument {name} is {_outline(nests[name])}, but was {expected}.")

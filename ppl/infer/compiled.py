@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ppl.engine import cache
+from ppl.engine import cache, operators
 from ppl.engine.background import Compilation, CompileError
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
 from ppl.engine.training import Blocks, Step, record_step, tensors_in
-from ppl.infer.singles import Singles
+from ppl.infer.descent import Descent
 
 if TYPE_CHECKING:
     from ppl.infer.svi import SVI
@@ -51,8 +51,8 @@ class Way:
     eager_time: float = 0.0  # of these steps without the first
     eager_left: int = 0  # steps to be taken eagerly, whatever is ready
     first: Step | None = None  # the first recording
-    blocks: Blocks | Singles | None = None  # ready to be used
-    waiting: Blocks | Singles | None = None  # to be used when they are compiled, being slow as long as they are not
+    blocks: Blocks | Descent | None = None  # ready to be used
+    waiting: Blocks | Descent | None = None  # to be used when they are compiled, being slow as long as they are not
     step_time: float = 0.0  # of the latest block
     num_blocks: int = 0  # taken in this way
     given_up: bool = False
@@ -123,13 +123,13 @@ class Stepper:
 
     # -- compiled steps
 
-    def _block(self, way: Way, blocks: Blocks | Singles, args: Args, kwargs: Kwargs, most: int) -> list[float] | None:
+    def _block(self, way: Way, blocks: Blocks | Descent, args: Args, kwargs: Kwargs, most: int) -> list[float] | None:
         n = min(most, blocks.capacity)
         if n > 1:
             n = max(1, min(n, int(BLOCK / way.step_time))) if way.step_time else min(n, 16)
         start = time.perf_counter()
         try:
-            losses = blocks.run(n, tensors_in((args, kwargs)), self.svi.num_steps, self._done)
+            losses = blocks.run(n, tensors_in(args, kwargs), self.svi.num_steps, self._done)
         except (Outdated, Unsupported):
             way.blocks = way.first = losses = None
         if losses is None:
@@ -159,6 +159,8 @@ class Stepper:
         ):
             return
         try:
+            if not operators.are_ready(way.expected(left) >= VERY_LONG, self.compile == "always"):
+                return
             step = rehearse(self.svi, args, kwargs)
             if way.first is None:
                 way.first = step
@@ -169,7 +171,7 @@ class Stepper:
             if why:
                 raise CannotCapture(f"The program changes from step to step: {why}.")
             self._begin(way, step, left)
-        except (CannotCapture, Unsupported) as error:
+        except (CannotCapture, Unsupported, CompileError) as error:
             self._give_up(way, error)
 
     def _begin(self, way: Way, step: Step, left: int) -> None:
@@ -205,7 +207,7 @@ class Stepper:
             if blocks is not None:
                 self._use(way, blocks, package)
 
-    def _use(self, way: Way, blocks: Blocks | Singles, package: Path | None) -> None:
+    def _use(self, way: Way, blocks: Blocks | Descent, package: Path | None) -> None:
         blocks.load(package)
         way.blocks, way.waiting, way.step_time = blocks, None, 0.0
 
@@ -231,9 +233,10 @@ def rehearse(svi: SVI, args: Args, kwargs: Kwargs) -> Step:
     return record_step(loss, leaves, svi.loss.baselines.means, (args, dict(kwargs)))
 
 
-def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks | Singles:
+def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks | Descent:
     """The step for such arguments, compiled. Raises: ValueError saying why it cannot be."""
     try:
+        operators.are_ready(start=True, wait=True)
         first, step = rehearse(svi, args, kwargs), rehearse(svi, args, kwargs)
         why = step.same_as(first)
         if why:
@@ -249,7 +252,7 @@ def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks | Singles:
     return blocks
 
 
-def blocks_of(svi: SVI, step: Step) -> Blocks | Singles:
+def blocks_of(svi: SVI, step: Step) -> Blocks | Descent:
     """A recorded step, ready to be compiled; the optimiser is part of it if it can be. Raises: Unsupported, for LBFGS."""
     if svi.optimizer is None:
         raise Unsupported("there are no parameters to train")
@@ -259,12 +262,14 @@ def blocks_of(svi: SVI, step: Step) -> Blocks | Singles:
     except Unsupported:
         if isinstance(svi.optimizer, torch.optim.LBFGS):  # computes losses within its step
             raise
-        return Singles(svi, step)
+        return Descent(svi, step)
     return Blocks(step, plan, svi.loss.baselines.means)
 
 
 def kind_of(args: Args, kwargs: Kwargs) -> Any:
     """What arguments must have in common to share a program: their structure, shapes, types and values that are no tensors."""
+    if not kwargs and all(type(t) is Tensor for t in args):  # mostly
+        return tuple, tuple((t.shape, t.dtype, t.device) for t in args)
     leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
     return structure, tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else _plain(t) for t in leaves)
 

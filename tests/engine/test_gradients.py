@@ -12,7 +12,7 @@ from ppl.engine.gradients import Gradients
 from ppl.infer import SVI, Trace_ELBO, TraceEnum_ELBO, compiled
 from ppl.infer.autoguide import AutoDelta
 from ppl.infer.compiled import rehearse
-from ppl.infer.singles import Singles
+from ppl.infer.descent import Descent
 from ppl.optim import LBFGS, Adadelta, Adagrad, Adamax, NAdam, ReduceLROnPlateau, Rprop
 
 STEPS = 60
@@ -42,14 +42,14 @@ def replayed(monkeypatch):
     monkeypatch.setattr(compiled, "APART", 1)
     monkeypatch.setattr(compiled, "PATIENCE", float("inf"))
     taken = []
-    run = Singles.run
+    run = Descent.run
 
     def counted(self, n, *rest):
         losses = run(self, n, *rest)
         taken.append(0 if losses is None else n)
         return losses
 
-    monkeypatch.setattr(Singles, "run", counted)
+    monkeypatch.setattr(Descent, "run", counted)
     return taken
 
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from ppl.infer.svi import SVI
 
 
-class Singles:
+class Descent:
     """Takes one step a call, as `Blocks` takes many."""
 
     capacity = 1
 
     def __init__(self, svi: SVI, step: Step) -> None:
-        self.svi, self.step = svi, step
+        self.svi = svi
         self.gradients = Gradients(step, svi.loss.baselines.means)
 
     @property
@@ -52,3 +52,10 @@ class Singles:
         losses = loss.detach().reshape(1)
         done(losses)
         return losses
+
+    def step(self, arguments: Sequence[Tensor], num_steps: int, done: Callable[[Tensor], None]) -> Tensor | None:
+        """The same, for loops that are written by hand."""
+        return self.run(1, arguments, num_steps, done)
+
+    def flush(self) -> None:
+        """Nothing is left to be done after a step."""
