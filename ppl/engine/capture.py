@@ -203,8 +203,8 @@ class Captured:
             node = graph.call_function(op.function, as_nodes(op.args), as_nodes(dict(op.kwargs)))
             if isinstance(op.out, Ref):
                 nodes[op.out.index] = node
-            else:
-                for place, part in enumerate(op.out or ()):
+            elif isinstance(op.out, (list, tuple)):
+                for place, part in enumerate(op.out):
                     if isinstance(part, Ref):
                         nodes[part.index] = graph.call_function(operator.getitem, (node, place))
         graph.output(as_nodes((self._results, self._after) if self._after else self._results))
