@@ -182,7 +182,8 @@ class Captured:
     def graph_module(self) -> torch.fx.GraphModule:
         """The program as a graph of torch: placeholders are the `inputs`, the output is what the function returns.
 
-            captured.graph_module()(*captured.bind(data))
+            with torch.no_grad():
+                captured.graph_module()(*captured.bind(data))
 
         It draws from torch's generator and writes into its inputs where the function does; running means that are replaced
         from call to call are a second output, where there are any: a list of dicts.
@@ -232,15 +233,16 @@ class Captured:
         return self.explain()
 
 
-def capture(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Captured:
+def capture(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Captured:
     """A function that runs programs, as one graph of (parameters, data, random state).
 
         captured = capture(lambda x: trace(model).get_trace(x).log_prob_sum().detach(), data)
         captured(other_data)
         captured.compile()(other_data)
 
-    The function is run four times, without a trace: parameters that it makes stay, at their first values; the random
-    state and all tensors that were there before are afterwards as before.
+    The function is run a few times, without a trace: parameters that it makes stay, at their first values; the random
+    state and all tensors that were there before are afterwards as before. Handlers and `with store:` around this call are
+    part of the program.
 
     Args: args, kwargs: what to call it with. Tensors in them, in lists, tuples and dicts too, become inputs of the program
         (one that is a parameter as well is an argument); all other values become part of it.

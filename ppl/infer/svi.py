@@ -409,7 +409,7 @@ class SVI:
         if state["rng_cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["rng_cuda"])
 
-    def write_bundle(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+    def write_bundle(self, path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> None:
         """Write a step with all that it starts from to a file, to take it again elsewhere: see `load_bundle`.
 
         It is the next step, with these arguments; without any, after a step that raised ValueError, that one, with its
