@@ -90,6 +90,8 @@ class Recorder(TorchDispatchMode):
         return Ref(index)
 
     def _number(self, tensor: Tensor) -> int:
+        if tensor.layout != torch.strided:
+            raise self._refuse("sparse tensors cannot be captured; write dense ones, as in Embedding(sparse=False)")
         index = len(self._kept)
         self._kept.append(tensor)
         self._numbers[id(tensor)] = index
@@ -130,7 +132,7 @@ class Recorder(TorchDispatchMode):
             depends = any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1])
         if depends and not is_static:
             raise self._refuse(_READ if "scalar" in name else f"{name} gives what depends on values that change")
-        written = _written(func, args, kwargs)
+        written = written_by(func, args, kwargs)
         for tensor in written:
             self._save(tensor)
         result = func(*args, **kwargs)
@@ -273,7 +275,7 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+def written_by(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors that an operation writes into, as its signature says."""
     found: list[Tensor] = []
     for position, argument in enumerate(func._schema.arguments):

@@ -20,6 +20,7 @@ from ppl.engine.background import Compilation, CompileError
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
 from ppl.engine.training import Blocks, Step, record_step, tensors_in
+from ppl.infer.descent import Descent
 from ppl.tensors import native
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ class Way:
     eager_time: float = 0.0  # of these steps without the first
     eager_left: int = 0  # steps to be taken eagerly, whatever is ready
     first: Step | None = None  # the first recording
-    blocks: Blocks | None = None  # ready to be used
-    waiting: Blocks | None = None  # to be used when they are compiled, being slow as long as they are not
+    blocks: Blocks | Descent | None = None  # ready to be used
+    waiting: Blocks | Descent | None = None  # to be used when they are compiled, being slow as long as they are not
     step_time: float = 0.0  # of the latest block
     num_blocks: int = 0  # taken in this way
     given_up: bool = False
@@ -124,7 +125,7 @@ class Stepper:
 
     # -- compiled steps
 
-    def _block(self, way: Way, blocks: Blocks, args: Args, kwargs: Kwargs, most: int) -> list[float] | None:
+    def _block(self, way: Way, blocks: Blocks | Descent, args: Args, kwargs: Kwargs, most: int) -> list[float] | None:
         n = min(most, blocks.capacity)
         if n > 1:
             n = max(1, min(n, int(BLOCK / way.step_time))) if way.step_time else min(n, 16)
@@ -208,7 +209,7 @@ class Stepper:
             if blocks is not None:
                 self._use(way, blocks, package)
 
-    def _use(self, way: Way, blocks: Blocks, package: Path | None) -> None:
+    def _use(self, way: Way, blocks: Blocks | Descent, package: Path | None) -> None:
         blocks.load(package)
         way.blocks, way.waiting, way.step_time = blocks, None, 0.0
 
@@ -234,7 +235,7 @@ def rehearse(svi: SVI, args: Args, kwargs: Kwargs) -> Step:
     return record_step(loss, leaves, svi.loss.baselines.means, (args, dict(kwargs)))
 
 
-def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks:
+def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks | Descent:
     """The step for such arguments, compiled. Raises: ValueError saying why it cannot be."""
     try:
         operators.are_ready(start=True, wait=True)
@@ -253,12 +254,17 @@ def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks:
     return blocks
 
 
-def blocks_of(svi: SVI, step: Step) -> Blocks:
-    """A recorded step, ready to be compiled. Raises: Unsupported, for an optimiser that cannot be part of a program."""
+def blocks_of(svi: SVI, step: Step) -> Blocks | Descent:
+    """A recorded step, ready to be compiled; the optimiser is part of it if it can be. Raises: Unsupported, for LBFGS."""
     if svi.optimizer is None:
         raise Unsupported("there are no parameters to train")
     leaves = [svi.trained[i][1] for i in step.leaves]
-    plan = plan_of(svi.optimizer, leaves, svi.optim.clip_args, svi.scheduler, svi.optim.advance)
+    try:
+        plan = plan_of(svi.optimizer, leaves, svi.optim.clip_args, svi.scheduler, svi.optim.advance)
+    except Unsupported:
+        if isinstance(svi.optimizer, torch.optim.LBFGS):  # computes losses within its step
+            raise
+        return Descent(svi, step)
     return Blocks(step, plan, svi.loss.baselines.means)
 
 
