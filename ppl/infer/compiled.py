@@ -15,7 +15,9 @@ from ppl.engine import cache
 from ppl.engine.background import Compilation, CompileError
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
+from ppl.engine.surroundings import Plain
 from ppl.engine.training import Blocks, Step, record_step, tensors_in
+from ppl.engine.watch import Effect, watch
 
 if TYPE_CHECKING:
     from ppl.infer.svi import SVI
@@ -25,6 +27,8 @@ Compile = Literal["auto", "always", "never"]
 LONG, VERY_LONG = 0.5, 8.0
 #: How long a block of steps may take, in seconds: so often the progress bar moves, and Ctrl-C is heard.
 BLOCK = 0.1
+#: How often a run records its program anew because a callback changed numbers that it refers to.
+RESTARTS = 3
 
 _loaded: dict[str, Path] = {}
 _warned: set[str] = set()
@@ -54,12 +58,14 @@ class Stepper:
         self._eager_time = 0.0
         self._step_time = 0.0
         self._first: Step | None = None
+        self._plain: list[Plain] = []  # numbers and the like that model and guide refer to
+        self._restarts = 0
 
     def advance(self, left: int, single: bool = False) -> list[float]:
         """Take some steps, at most `left`, or one if `single`; returns their losses."""
         if not self._eager_left:
             self._prepare(left)
-            if self.blocks is not None:
+            if self.blocks is not None and (not single or self._is_as_recorded()):
                 losses = self._block(self.blocks, 1 if single else left)
                 if losses is not None:
                     return losses
@@ -127,7 +133,37 @@ class Stepper:
             with svi.params:
                 return svi.loss(svi.model, svi.guide, *self.args, **self.kwargs)
 
-        return record_step(loss, [leaf for _, leaf in svi.trained], svi.loss.baselines.means, (self.args, self.kwargs))
+        arguments = self.args, self.kwargs
+        seen = watch(svi.model, svi.guide, arguments)
+        used_up = seen.look()
+        if used_up:
+            raise CannotCapture(_in_words(used_up))
+        with seen:
+            step = record_step(loss, [leaf for _, leaf in svi.trained], svi.loss.baselines.means, arguments)
+        if seen.effects and self.compile == "auto":
+            raise CannotCapture(_in_words(seen.effects))
+        if seen.effects:
+            _warn(f"SVI compiles the program nevertheless: {_in_words(seen.effects)}")
+        self._plain = seen.plain
+        return step
+
+    def _is_as_recorded(self) -> bool:
+        """Whether a callback has left alone the numbers that the recorded program was made with."""
+        changed = [plain for plain in self._plain if plain.has_changed()]
+        if not changed:
+            return True
+        self.close()
+        self.blocks = self._first = None
+        self._restarts += 1
+        if self._restarts > RESTARTS:
+            words, line = changed[0].words, changed[0].line()
+            self._give_up(
+                CannotCapture(
+                    f"The program refers to {words}, which changes again and again{' at ' * bool(line)}{line}. Make it a tensor "
+                    "that is written into, as in x.fill_(value)."
+                )
+            )
+        return False
 
     def _begin(self, step: Step, left: int) -> None:
         svi = self.svi
@@ -168,13 +204,26 @@ class Stepper:
 
     def _give_up(self, error: Exception) -> None:
         self._given_up = True
-        text = str(error)
-        if text not in _warned:
-            _warned.add(text)
-            warnings.warn(f"SVI goes on without compiling. {text}", stacklevel=5)
+        _warn(f"SVI goes on without compiling. {error}")
 
     def close(self) -> None:
         """End what is still being compiled for this run."""
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None
+
+
+def _in_words(effects: list[Effect]) -> str:
+    first = str(effects[0])
+    more = f" There are {len(effects) - 1} more such things; ppl.engine.explain names them." if len(effects) > 1 else ""
+    return f"{_capital(first)}{more}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _warn(text: str) -> None:
+    if text not in _warned:
+        _warned.add(text)
+        warnings.warn(text, stacklevel=6)
