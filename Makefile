@@ -32,6 +32,7 @@ bench: $(VENV)/.ready $(BENCH)/.ready  ## side by side with the peers
 	$(BIN)/python benchmarks/eager.py --pyro-python $(BENCH)/bin/python
 	$(BIN)/python benchmarks/memory.py --pyro-python $(BENCH)/bin/python
 	$(BIN)/python benchmarks/enumeration.py --pyro-python $(BENCH)/bin/python --numpyro-python $(BENCH)/bin/python
+	$(BIN)/python benchmarks/svi.py --write --pyro-python $(BENCH)/bin/python --numpyro-python $(BENCH)/bin/python
 
 accuracy: $(VENV)/.ready $(BENCH)/.ready  ## write docs/distributions_accuracy.md
 	$(BIN)/python benchmarks/accuracy.py --pyro-python $(BENCH)/bin/python

@@ -1,8 +1,12 @@
 """What every test starts from: double precision, one thread, a fixed seed, no parameters, no handlers."""
 
 import os
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault(
+    "PPL_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"ppl-tests-{os.getuid()}")
+)  # not the user's
 os.environ["PPL_COMPILE"] = "never"  # tests say themselves where steps are compiled, whatever time they take
 
 import pytest

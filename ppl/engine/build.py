@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
 from ppl.engine.job import Job, take_step
+from ppl.engine.native import CannotCompile
+from ppl.engine.noise import fast_draws
 
 
 class Block(torch.nn.Module):
@@ -20,6 +23,7 @@ class Block(torch.nn.Module):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.job = job
+        self.numbers = {i: (c.shape, c.item(), c.dtype) for i, c in job.program.constants.items()}
 
     def forward(self, n: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The carries afterwards, and the losses."""
@@ -36,7 +40,8 @@ class Block(torch.nn.Module):
             at = i.reshape(1)
             row = rows.index_select(0, at).squeeze(0)
             noise = [buffer.index_select(0, at).squeeze(0) for buffer in buffers]
-            loss, after = take_step(job, carries, row, noise, given)
+            constants = {i: torch.full(shape, x, dtype=dtype) for i, (shape, x, dtype) in self.numbers.items()}
+            loss, after = take_step(job, carries, row, noise, given, constants)
             return i + 1, losses.index_copy(0, at, loss.reshape(1)), *after
 
         start = torch.zeros((), dtype=torch.int64, device=rows.device)
@@ -46,8 +51,15 @@ class Block(torch.nn.Module):
 
 def build(code: bytes, target: Path) -> None:
     """Compile a job into a package that `Loaded` reads."""
+    with contextlib.suppress(CannotCompile, OSError):  # draws are made without it, too
+        fast_draws(build=True)
     job = Job.decode(code)
-    options: dict[str, Any] = {"fallback_random": True, "cpp.threads": job.threads}
+    options: dict[str, Any] = {
+        "fallback_random": True,  # torch's own generator, as in eager steps
+        "cpp.threads": job.threads,
+        "aot_inductor.precompile_headers": False,  # half of the time, and for one program only
+        "cpp.vec_isa_ok": True,  # or else small programs are compiled first to see
+    }
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's own
         exported = torch.export.export(Block(job), tuple(job.examples()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,7 @@ def take_step(
     row: Tensor,
     noise: Sequence[Tensor],
     given: Sequence[Tensor],
+    constants: Mapping[int, Tensor],
     run: Callable[[dict[int, Any]], dict[int, Any]] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """One step: the loss before it, and the carries after it.
@@ -85,8 +86,7 @@ def take_step(
     values.update(zip(job.given, given, strict=True))
     for i, buffer, start, stop in job.noise:
         values[i] = noise[buffer][start:stop].reshape(job.program.inputs[i].shape)
-    for i, constant in job.program.constants.items():
-        values[i] = torch.full(constant.shape, constant.item(), dtype=constant.dtype) if run is None else constant
+    values.update(constants)
     known = job.program.run(values) if run is None else run(values)
     by_pack = [[known[job.grads[leaf]] for leaf in pack["leaves"]] for pack in job.packs]
     after = update(job.packs, packed, by_pack, row, job.clip)

@@ -16,6 +16,8 @@ from typing import Protocol
 
 import torch
 
+from ppl.engine import cache
+
 __all__ = ["CannotCompile", "Folder", "Store", "compile_library", "library", "library_key"]
 
 SOURCES = Path(__file__).parent
@@ -58,11 +60,6 @@ class Folder:
         return self.path / key
 
 
-def default_store() -> Folder:
-    """The folder `ppl/native` in the user's cache, `$XDG_CACHE_HOME` or `~/.cache`."""
-    return Folder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppl" / "native")
-
-
 def compiler() -> str | None:
     """The path of the C++ compiler: `$CXX`, or `g++`; None where there is none."""
     return shutil.which(os.environ.get("CXX") or "g++")
@@ -101,12 +98,12 @@ def library(name: str, build: bool = False, store: Store | None = None) -> ctype
     Args:
         name: the source's name, without `.cpp`.
         build: whether to compile it now, some seconds, if it is not there.
-        store: where compiled files are kept; `default_store()` if None.
+        store: where compiled files are kept; the engine's cache if None.
     Raises: with `build`, CannotCompile, and OSError for a store that cannot be written.
     """
     with _loading:
         if name not in _loaded:
-            loaded = _load(SOURCES / f"{name}.cpp", build, store or default_store())
+            loaded = _load(SOURCES / f"{name}.cpp", build, store or cache)
             if loaded is None:
                 return None
             _loaded[name] = loaded

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ppl.engine.packing import Spread, fresh_join, lay_out, layout_of
+from ppl.engine.packing import Spread, contiguous_join, lay_out, layout_of
 from ppl.engine.rules import RULES, Static, unpack, update
 from ppl.engine.schedules import Outlook, Unsupported
 from ppl.optim import _ClippedAdam, _count_change, _Lean
@@ -55,8 +55,8 @@ class Plan:
         self._name = _rule_of(optimizer)
         self._rule = RULES[self._name]
         self._groups = _groups_of(optimizer, self.leaves)
-        self.packs, self._columns = self._describe()
-        self.width = len(self._columns)
+        self._order = sorted(range(len(self.leaves)), key=self._groups.__getitem__)  # in which torch makes states
+        self.packs, self.width = self._describe()
         self._constants = [self._static(group) for group in optimizer.param_groups]
         first = next(iter(self.leaves), None)
         self._device = torch.device("cpu") if first is None else first.device
@@ -69,14 +69,12 @@ class Plan:
         """What a group's update has in common for all its leaves."""
         static = {"rule": self._name, **self._rule.constants(group)}
         static["states"] = self._rule.states(static)
-        static["clip"] = (
-            getattr(self.optimizer, "clip_norm", None) if isinstance(self.optimizer, _ClippedAdam) else None
-        )
+        static["clip"] = self.optimizer.clip_norm if isinstance(self.optimizer, _ClippedAdam) else None
         if self._outlook.cycles:
             static["momentum"] = None
         return static
 
-    def _describe(self) -> tuple[list[Static], dict[tuple[str, int, int], int]]:
+    def _describe(self) -> tuple[list[Static], int]:
         statics = [self._static(group) for group in self.optimizer.param_groups]
         clocks = [self._clock(statics[group], leaf) for group, leaf in zip(self._groups, self.leaves, strict=True)]
         keys = [
@@ -89,7 +87,7 @@ class Plan:
             names = self._rule.columns(statics[group], 0.0, 0.5, 1.0)
             own = {name: columns.setdefault((name, group, clock), len(columns)) for name in names}
             packs.append({**layout_of(self.leaves, members), **statics[group], "columns": own})
-        return packs, columns
+        return packs, len(columns)
 
     def _clock(self, static: Static, leaf: Tensor) -> int:
         """How many steps of a leaf the rule needs to know of: leaves that differ in this cannot share numbers."""
@@ -112,16 +110,21 @@ class Plan:
 
     # -- what goes in and comes out
 
-    def gather(self) -> list[Tensor]:
-        """The carries: for each pack the parameters and each of the rule's buffers, all in memory of their own."""
+    def gather(self, own: bool = True) -> list[Tensor]:
+        """The carries: for each pack the parameters and each of the rule's buffers.
+
+        Args:
+            own: whether all have memory of their own. Without, a pack of a single leaf may be the leaf's memory itself,
+                which saves most of the time where leaves are large: then the graph must not write into its inputs.
+        """
         carries: list[Tensor] = []
         with torch.no_grad():
             for pack in self.packs:
                 leaves = [self.leaves[i] for i in pack["leaves"]]
-                carries.append(fresh_join(pack, leaves))
+                carries.append(contiguous_join(pack, leaves, own))
                 if pack["states"]:
                     states = [self.optimizer.state.get(leaf, {}) for leaf in leaves]
-                    carries += [fresh_join(pack, _buffers(leaves, states, name)) for name in pack["states"]]
+                    carries += [contiguous_join(pack, _buffers(leaves, states, name), own) for name in pack["states"]]
         return carries
 
     def scatter(self, carries: Sequence[Tensor], steps_done: int) -> None:
@@ -133,42 +136,44 @@ class Plan:
             if self._spreads is None:
                 packs = [pack for pack in self.packs for _ in range(1 + len(pack["states"]))]
                 self._spreads = [Spread(pack, carry) for pack, carry in zip(packs, carries, strict=True)]
-            if steps_done:
-                self._make_states()
+            known = self._states() if steps_done else [self.optimizer.state.get(leaf, {}) for leaf in self.leaves]
             packed = zip(self._spreads, carries, strict=True)
             for pack in self.packs:
-                leaves = [self.leaves[i] for i in pack["leaves"]]
-                states = [self.optimizer.state[leaf] for leaf in leaves if leaf in self.optimizer.state]
-                if len(states) < len(leaves):  # no step was done: buffers that are not there yet are zero
-                    states = []
-                for name, (spread, carry) in zip(("", *pack["states"]), packed, strict=False):
-                    if not name or states:
+                states = [known[i] for i in pack["leaves"]]
+                # while no step was done, buffers that are not there yet are zero, and stay so
+                there = steps_done or all(s.get(name) is not None for s in states for name in pack["states"])
+                for name, (spread, carry) in zip((None, *pack["states"]), packed, strict=False):
+                    if name is None:
+                        targets += [self.leaves[i] for i in pack["leaves"]]
                         sources += spread(carry)
-                        targets += [state[name] for state in states] if name else leaves
-                if self._rule.counts:
+                    elif there:
+                        targets += [state[name] for state in states]
+                        sources += spread(carry)
+                if steps_done and self._rule.counts:
                     counts += [state["step"] for state in states]
             if targets:
                 torch._foreach_copy_(targets, sources)
-            if counts and steps_done:
+            if counts:
                 _add(counts, steps_done)
 
-    def _make_states(self) -> None:
-        """Give leaves that have no state of the optimiser's one, as torch makes it."""
-        order = sorted(range(len(self.leaves)), key=self._groups.__getitem__)  # torch's, which a state_dict keeps
-        for index in order:
-            leaf, group = self.leaves[index], self.optimizer.param_groups[self._groups[index]]
+    def _states(self) -> list[dict[str, Any]]:
+        """The optimiser's state of each leaf, made as torch makes it where there is none."""
+        found: list[dict[str, Any]] = [{}] * len(self.leaves)
+        for index in self._order:
             names = self._constants[self._groups[index]]["states"]
             if not names:
                 continue
-            state = cast(dict[str, Any], self.optimizer.state[leaf])
+            leaf = self.leaves[index]
+            found[index] = state = cast(dict[str, Any], self.optimizer.state[leaf])
             if self._rule.counts and "step" not in state:
-                fused = group.get("fused")
+                fused = self.optimizer.param_groups[self._groups[index]].get("fused")
                 double = not fused and torch.get_default_dtype() == torch.float64
                 dtype, device = torch.float64 if double else torch.float32, leaf.device if fused else "cpu"
                 state["step"] = torch.zeros((), dtype=dtype, device=device)
             for name in names:
                 if state.get(name) is None:
                     state[name] = torch.zeros_like(leaf, memory_format=torch.preserve_format)
+        return found
 
     # -- what differs from step to step
 
@@ -179,7 +184,7 @@ class Plan:
         Args:
             num_steps: how many steps were taken before; some schedules move in every so many.
         Raises: Outdated if an option of the optimiser is no longer what the graph has as a constant;
-            Unsupported if the schedule changes one in these steps.
+            Unsupported if the schedule changes one in these steps, or asks for the loss.
         """
         if not self._matches(self.optimizer.param_groups):
             raise Outdated("an option of the optimiser has been changed")

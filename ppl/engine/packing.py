@@ -43,10 +43,11 @@ def join(layout: dict[str, Any], parts: Sequence[Tensor]) -> Tensor:
     return parts[0].reshape(-1) if len(parts) == 1 else torch.cat([part.reshape(-1) for part in parts])
 
 
-def fresh_join(layout: dict[str, Any], parts: Sequence[Tensor]) -> Tensor:
-    """The same, contiguous and in memory of its own. Not for graphs."""
+def contiguous_join(layout: dict[str, Any], parts: Sequence[Tensor], own: bool) -> Tensor:
+    """The same, contiguous and, if `own` is set, in memory of its own. Not for graphs."""
     if len(parts) == 1:
-        return join(layout, parts).clone(memory_format=torch.contiguous_format)
+        joined = join(layout, parts).detach()
+        return joined.clone(memory_format=torch.contiguous_format) if own else joined.contiguous()
     return torch._C._nn.flatten_dense_tensors(list(parts))  # in a seventh of the time of `join`
 
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from ppl.distributions.validation import validation_enabled
 from ppl.engine.looks import INSTEAD, Looks
 from ppl.engine.program import SMALL, Op, Program, Ref, Spec, references
-from ppl.engine.rewrite import WithoutLooks
+from ppl.engine.rewrite import OUTSPOKEN, WithoutLooks
 from ppl.engine.split_draws import SPLIT
 from ppl.engine.user_code import user_line
 from ppl.site import Site
@@ -117,6 +117,9 @@ class Recorder(TorchDispatchMode):
                 drawn = SPLIT[func](*args, **kwargs)
             if drawn is not None:
                 return drawn
+        if func in OUTSPOKEN:
+            with self:
+                return OUTSPOKEN[func](*args, **kwargs)
         refs, named = pytree.tree_map_only(Tensor, self.ref, (args, kwargs))
         numbers = references((refs, named))
         is_random = torch.Tag.nondeterministic_seeded in func.tags

@@ -103,7 +103,7 @@ class Replay:
         with torch.no_grad():
             for i in range(n):
                 noise = [buffer[i] for buffer in buffers]
-                loss, carries = take_step(job, carries, rows[i], noise, given, self._step)
+                loss, carries = take_step(job, carries, rows[i], noise, given, job.program.constants, self._step)
                 losses.append(loss)
         return [*carries, torch.stack(losses)]
 

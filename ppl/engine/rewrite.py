@@ -1,13 +1,33 @@
-"""Functions of torch that read a value into Python without need, in words that do not."""
+"""Functions of torch that read values into Python without need, or write without saying so, in words that do not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+aten = torch.ops.aten
+
+
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+    *numbers: float,
+) -> Any:
+    if mean is None or variance is None:
+        return aten._native_batch_norm_legit.no_stats(x, weight, bias, training, *numbers)
+    return aten._native_batch_norm_legit.default(x, weight, bias, mean, variance, training, *numbers)
+
+
+# Operations that write into their arguments without saying so, and others of the same arguments that say it.
+OUTSPOKEN: Mapping[Any, Callable[..., Any]] = {aten.native_batch_norm.default: _batch_norm}
 
 
 class WithoutLooks(TorchFunctionMode):

@@ -184,6 +184,7 @@ class Blocks:
         self.capacity = max(1, min(LONGEST, AHEAD // max(per_step, 1)))
         self.noise = Noise([draw for _, draw in step.draws], self.capacity)
         self.written = sorted(i for i in step.recording.written if i in step.parts.step.inputs)
+        self._blank = plan.rows(1).new_zeros(self.capacity, plan.width)
         self.is_compiled = False
         self._loader: Any = None
 
@@ -193,7 +194,6 @@ class Blocks:
         program = step.parts.step
         written = set(self.written)
         spec = step.recording.specs[step.loss]
-        rows = self.plan.rows(1).new_empty(self.capacity, self.plan.width)
         return Job(
             program,
             step.loss,
@@ -206,7 +206,7 @@ class Blocks:
             self.plan.packs,
             self.plan.clip,
             [Spec.of(t) for t in self.plan.gather()],
-            Spec.of(rows),
+            Spec.of(self._blank),
             [Spec.of(buffer) for buffer in self.noise.buffers],
             spec.dtype,
             torch.get_num_threads(),
@@ -238,7 +238,7 @@ class Blocks:
             others = [*(self.state[name] for name in names), *written]
             rows = self.plan.rows(n, num_steps)
             if n < self.capacity:
-                rows = torch.cat((rows, rows.new_zeros(self.capacity - n, self.plan.width)))
+                rows = torch.cat((rows, self._blank[n:]))
             self.noise.fill(n)
             inputs = [torch.tensor(n), *carries, *others, rows, *self.noise.buffers, *given]
             results = self._loader.boxed_run(inputs)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl.distributions.subsample import Subsample
+from ppl.distributions.validation import is_validation_enabled
 from ppl.site import Frame, Site
 from ppl.stack import Handler, active, inherit, perform
 
@@ -168,6 +169,8 @@ def _check_indices(name: str, size: int, subsample: Any, subsample_size: int | N
         raise ValueError(
             f"plate '{name}': subsample_size is {subsample_size}, but subsample has {subsample.numel()} indices; give one."
         )
+    if not is_validation_enabled():
+        return
     bad = subsample[(subsample < 0) | (subsample >= size)]
     if bad.numel():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Who takes SVI's steps: Python, one by one, or a compiled program, many a call."""
+"""Who takes SVI's steps: Python, one by one, or a recorded program, many a call."""
 
 from __future__ import annotations
 
@@ -6,221 +6,307 @@ import contextlib
 import os
 import time
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from ppl.engine import cache
 from ppl.engine.background import Compilation, CompileError
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
-from ppl.engine.surroundings import Plain
-from ppl.engine.training import Blocks, Step, record_step, tensors_in
-from ppl.engine.watch import Effect, watch
+from ppl.engine.training import Blocks, Step, tensors_in
+from ppl.infer.rehearsal import Rehearsal, describe, rehearse
 
 if TYPE_CHECKING:
     from ppl.infer.svi import SVI
 
 Compile = Literal["auto", "always", "never"]
-#: Runs that would take less time than this, in seconds, are not recorded; nor compiled, if nothing is in the cache.
+Args = tuple[Any, ...]
+Kwargs = Mapping[str, Any]
+#: Seconds of eager steps still to come: fewer are not worth recording, or, with nothing in the cache, compiling.
 LONG, VERY_LONG = 0.5, 8.0
 #: How long a block of steps may take, in seconds: so often the progress bar moves, and Ctrl-C is heard.
 BLOCK = 0.1
-#: How often a run records its program anew because a callback changed numbers that it refers to.
+#: Eager steps between two recordings that must be alike.
+APART = 4
+#: Blocks of recorded operations after which these must be quicker than eager steps.
+PATIENCE = 3
+#: How often a program is recorded anew because somebody changed, between steps, numbers that it refers to.
 RESTARTS = 3
+#: Kinds of arguments that get a program each.
+SHAPES = 4
 
 _loaded: dict[str, Path] = {}
 _warned: set[str] = set()
 
 
+@dataclass(slots=True)
+class Way:
+    """How steps with one kind of arguments are taken."""
+
+    eager_steps: int = 0
+    eager_time: float = 0.0  # of these steps without the first
+    eager_left: int = 0  # steps to be taken eagerly, whatever is ready
+    first: Step | None = None  # the first recording
+    blocks: Blocks | None = None  # ready to be used
+    waiting: Blocks | None = None  # to be used when they are compiled, being slow as long as they are not
+    step_time: float = 0.0  # of the latest block
+    num_blocks: int = 0  # taken in this way
+    given_up: bool = False
+    rehearsal: Rehearsal | None = None  # of the program in `blocks`
+    restarts: int = 0
+
+    @property
+    def eager_step_time(self) -> float:
+        """How long an eager step takes, in seconds."""
+        return self.eager_time / max(1, self.eager_steps - 1)
+
+    def expected(self, left: int) -> float:
+        """How long eager steps would take from here on, in seconds."""
+        return left * self.eager_step_time
+
+
 class Stepper:
-    """Takes the steps of one run.
+    """Takes steps, eagerly or compiled.
 
     Args: compile, when to compile: "auto", once the rest of the run is long enough; "always", before the third step;
         "never".
     Raises: ValueError for another word.
     """
 
-    def __init__(self, svi: SVI, compile: Compile, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, svi: SVI, compile: Compile) -> None:
         if compile not in ("auto", "always", "never"):
             raise ValueError(f"SVI: compile must be 'auto', 'always' or 'never', got {compile!r}.")
         if compile == "auto":
             asked: Any = os.environ.get("PPL_COMPILE", "auto")
             compile = asked if asked in ("always", "never") else "auto"
-        self.svi, self.compile, self.args, self.kwargs = svi, compile, args, kwargs
-        self.blocks: Blocks | None = None  # ready to be used
+        self.svi, self.compile = svi, compile
+        self.ways: dict[Any, Way] = {}
         self.unreported: list[float] = []  # the losses of the latest block
-        self._pending: Compilation | None = None
-        self._given_up = compile == "never"
-        self._eager_steps = 0
-        self._eager_left = 0  # steps to be taken eagerly, whatever is ready
-        self._eager_time = 0.0
-        self._step_time = 0.0
-        self._first: Step | None = None
-        self._plain: list[Plain] = []  # numbers and the like that model and guide refer to
-        self._restarts = 0
+        self._pending: tuple[Way, Compilation] | None = None
 
-    def advance(self, left: int, single: bool = False) -> list[float]:
-        """Take some steps, at most `left`, or one if `single`; returns their losses."""
-        if not self._eager_left:
-            self._prepare(left)
-            if self.blocks is not None and (not single or self._is_as_recorded()):
-                losses = self._block(self.blocks, 1 if single else left)
+    def advance(self, args: Args, kwargs: Kwargs, left: int, most: int) -> list[float]:
+        """Take some steps with these arguments, at most `most`; returns their losses.
+
+        Args: left, how many steps are still to come in all.
+        """
+        if self.compile == "never":
+            return [self.svi.step(*args, **kwargs)]
+        way = self._way(args, kwargs)
+        if not way.eager_left:
+            self._prepare(way, args, kwargs, left)
+            if way.blocks is not None and (most > 1 or self._is_up_to_date(way)):
+                losses = self._block(way, way.blocks, args, kwargs, min(left, most))
                 if losses is not None:
                     return losses
         start = time.perf_counter()
-        loss = self.svi.step(*self.args, **self.kwargs)
-        if self._eager_steps:  # the first one is not like the others
-            self._eager_time += time.perf_counter() - start
-        self._eager_steps += 1
-        self._eager_left = max(0, self._eager_left - 1)
+        loss = self.svi.step(*args, **kwargs)
+        if way.eager_steps:  # the first one is not like the others
+            way.eager_time += time.perf_counter() - start
+        way.eager_steps += 1
+        way.eager_left = max(0, way.eager_left - 1)
         return [loss]
+
+    def _way(self, args: Args, kwargs: Kwargs) -> Way:
+        key = kind_of(args, kwargs)
+        way = self.ways.get(key)
+        if way is None:
+            way = self.ways[key] = Way(given_up=len(self.ways) >= SHAPES)
+            if len(self.ways) == SHAPES + 1:
+                _warn(
+                    f"SVI: {_describe_change(list(self.ways))} Each kind of arguments takes a program of its own, so that "
+                    f"those after the first {SHAPES} are not compiled: pad the batches to few shapes, or give numbers that "
+                    "change as tensors."
+                )
+        return way
 
     # -- compiled steps
 
-    def _block(self, blocks: Blocks, left: int) -> list[float] | None:
-        n = min(left, blocks.capacity)
-        n = max(1, min(n, int(BLOCK / self._step_time))) if self._step_time else min(n, 16)
+    def _block(self, way: Way, blocks: Blocks, args: Args, kwargs: Kwargs, most: int) -> list[float] | None:
+        n = min(most, blocks.capacity)
+        if n > 1:
+            n = max(1, min(n, int(BLOCK / way.step_time))) if way.step_time else min(n, 16)
         start = time.perf_counter()
         try:
-            losses = blocks.run(n, tensors_in((self.args, self.kwargs)), self.svi.num_steps, self._done)
+            losses = blocks.run(n, tensors_in((args, kwargs)), self.svi.num_steps, self._done)
         except (Outdated, Unsupported):
-            losses = None
-            self.close()
-            self.blocks = self._first = None
+            way.blocks = way.first = losses = None
         if losses is None:
-            self._eager_left = n  # eager steps find out which one it is, and say where
+            way.eager_left = n  # eager steps find out which one it is, and say where
             return None
-        self._step_time = (time.perf_counter() - start) / n
+        way.step_time = (time.perf_counter() - start) / n
+        way.num_blocks += 1
+        slow = 0 < way.eager_step_time < way.step_time
+        if slow and not blocks.is_compiled and self.compile == "auto" and way.num_blocks >= PATIENCE:
+            way.blocks, way.waiting = None, blocks
         return self.unreported
 
     def _done(self, losses: Tensor) -> None:
-        self.svi.num_steps += len(losses)
+        self.svi.count(losses)
         self.unreported = losses.tolist()
 
     # -- getting there
 
-    def _prepare(self, left: int) -> None:
+    def _prepare(self, way: Way, args: Args, kwargs: Kwargs, left: int) -> None:
         """Bring the compiled program a little nearer."""
         if self._pending is not None:
             self._look()
-        if self._given_up or self.blocks is not None or not self._eager_steps:
+        if way.given_up or way.blocks or way.waiting or not self.svi.is_checked:
             return
-        if self.compile == "auto" and (self._eager_steps % 4 or self._expected(left) < LONG):
+        if self.compile == "auto" and (
+            way.eager_steps < 2 or way.eager_steps % APART or way.expected(left) < LONG or self._pending is not None
+        ):
             return
         try:
-            step = self._rehearse()
-            if self._first is None:
-                self._first = step
+            step = self._rehearse(way, args, kwargs)
+            if way.first is None:
+                way.first = step
                 if self.compile == "auto":
                     return
-                step = self._rehearse()
-            why = step.same_as(self._first)
+                step = self._rehearse(way, args, kwargs)
+            why = step.same_as(way.first)
             if why:
                 raise CannotCapture(f"The program changes from step to step: {why}.")
-            self._begin(step, left)
+            self._begin(way, step, left)
         except (CannotCapture, Unsupported) as error:
-            self._give_up(error)
+            self._give_up(way, error)
 
-    def _expected(self, left: int) -> float:
-        return left * self._eager_time / max(1, self._eager_steps - 1)
+    def _rehearse(self, way: Way, args: Args, kwargs: Kwargs) -> Step:
+        way.rehearsal = rehearse(self.svi, args, kwargs)
+        if way.rehearsal.effects and self.compile == "auto":
+            raise CannotCapture(describe(way.rehearsal.effects))
+        if way.rehearsal.effects:
+            _warn(f"SVI compiles the step nevertheless. {describe(way.rehearsal.effects)}")
+        return way.rehearsal.step
 
-    def _rehearse(self) -> Step:
-        svi = self.svi
-
-        def loss() -> Tensor:
-            with svi.params:
-                return svi.loss(svi.model, svi.guide, *self.args, **self.kwargs)
-
-        arguments = self.args, self.kwargs
-        seen = watch(svi.model, svi.guide, arguments)
-        used_up = seen.look()
-        if used_up:
-            raise CannotCapture(_in_words(used_up))
-        with seen:
-            step = record_step(loss, [leaf for _, leaf in svi.trained], svi.loss.baselines.means, arguments)
-        if seen.effects and self.compile == "auto":
-            raise CannotCapture(_in_words(seen.effects))
-        if seen.effects:
-            _warn(f"SVI compiles the program nevertheless: {_in_words(seen.effects)}")
-        self._plain = seen.plain
-        return step
-
-    def _is_as_recorded(self) -> bool:
-        """Whether a callback has left alone the numbers that the recorded program was made with."""
-        changed = [plain for plain in self._plain if plain.has_changed()]
+    def _is_up_to_date(self, way: Way) -> bool:
+        """Whether nobody has changed, between the steps, the numbers that the program was recorded with."""
+        changed = way.rehearsal.changed() if way.rehearsal is not None else []
         if not changed:
             return True
-        self.close()
-        self.blocks = self._first = None
-        self._restarts += 1
-        if self._restarts > RESTARTS:
-            words, line = changed[0].words, changed[0].line()
+        way.blocks = way.first = None
+        way.restarts += 1
+        if way.restarts > RESTARTS:
+            line = changed[0].line()
             self._give_up(
+                way,
                 CannotCapture(
-                    f"The program refers to {words}, which changes again and again{' at ' * bool(line)}{line}. Make it a tensor "
-                    "that is written into, as in x.fill_(value)."
-                )
+                    f"The program refers to {changed[0].words}, which changes from step to step.",
+                    line,
+                    instead="Make it a tensor that is written into, as in x.fill_(value).",
+                ),
             )
         return False
 
-    def _begin(self, step: Step, left: int) -> None:
+    def _begin(self, way: Way, step: Step, left: int) -> None:
         svi = self.svi
-        assert svi.optimizer is not None
-        leaves = [svi.trained[i][1] for i in step.leaves]
-        plan = plan_of(svi.optimizer, leaves, svi.optim.clip_args, svi.scheduler, svi.optim.advance)
-        blocks = Blocks(step, plan, svi.loss.baselines.means)
+        blocks = blocks_of(svi, step)
         job = blocks.job().encode()
         key = cache.key_of(job)
         if key in _loaded:
-            self._use(blocks, _loaded[key])
+            self._use(way, blocks, _loaded[key])
             return
-        self._use(blocks, None)
-        if self.compile == "auto" and self._expected(left) < VERY_LONG and cache.find(key) is None:
+        self._use(way, blocks, None)
+        if self.compile == "auto" and way.expected(left) < VERY_LONG and cache.find(key) is None:
             return
-        self._pending = Compilation(job, key)
+        self._pending = way, Compilation(job, key)
         if self.compile == "always":
             with contextlib.suppress(CompileError):  # which comes up again at once
-                self._pending.wait()
+                self._pending[1].wait()
         self._look()
 
     def _look(self) -> None:
-        assert self._pending is not None and self.blocks is not None
+        assert self._pending is not None
+        way, compilation = self._pending
         try:
-            package = self._pending.poll()
+            package = compilation.poll()
         except CompileError as error:
             self._pending = None
-            self._give_up(error)
+            self._give_up(way, error)
             return
         if package is not None:
-            _loaded[self._pending.key] = package
+            _loaded[compilation.key] = package
             self._pending = None
-            self._use(self.blocks, package)
+            blocks = way.blocks or way.waiting
+            if blocks is not None:
+                self._use(way, blocks, package)
 
-    def _use(self, blocks: Blocks, package: Path | None) -> None:
+    def _use(self, way: Way, blocks: Blocks, package: Path | None) -> None:
         blocks.load(package)
-        self.blocks, self._step_time = blocks, 0.0
+        way.blocks, way.waiting, way.step_time = blocks, None, 0.0
 
-    def _give_up(self, error: Exception) -> None:
-        self._given_up = True
+    def _give_up(self, way: Way, error: Exception) -> None:
+        way.given_up = True
         _warn(f"SVI goes on without compiling. {error}")
 
     def close(self) -> None:
-        """End what is still being compiled for this run."""
+        """End what is still being compiled."""
         if self._pending is not None:
-            self._pending.cancel()
+            self._pending[1].cancel()
             self._pending = None
 
 
-def _in_words(effects: list[Effect]) -> str:
-    first = str(effects[0])
-    more = f" There are {len(effects) - 1} more such things; ppl.engine.explain names them." if len(effects) > 1 else ""
-    return f"{_capital(first)}{more}"
+def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks:
+    """The step for such arguments, compiled. Raises: ValueError saying why it cannot be."""
+    try:
+        rehearsal = rehearse(svi, args, kwargs)
+        if rehearsal.effects:
+            _warn(f"SVI compiles the step nevertheless. {describe(rehearsal.effects)}")
+        first, step = rehearsal.step, rehearse(svi, args, kwargs).step
+        why = step.same_as(first)
+        if why:
+            raise CannotCapture(f"The program changes from step to step: {why}.")
+        blocks = blocks_of(svi, step)
+        job = blocks.job().encode()
+        key = cache.key_of(job)
+        if key not in _loaded:
+            _loaded[key] = Compilation(job, key).wait()
+    except (Unsupported, CompileError) as error:
+        raise ValueError(f"SVI.compile: {error}") from error
+    blocks.load(_loaded[key])
+    return blocks
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def blocks_of(svi: SVI, step: Step) -> Blocks:
+    """A recorded step, ready to be compiled. Raises: Unsupported, for an optimiser that cannot be part of a program."""
+    if svi.optimizer is None:
+        raise Unsupported("there are no parameters to train")
+    leaves = [svi.trained[i][1] for i in step.leaves]
+    plan = plan_of(svi.optimizer, leaves, svi.optim.clip_args, svi.scheduler, svi.optim.advance)
+    return Blocks(step, plan, svi.loss.baselines.means)
+
+
+def kind_of(args: Args, kwargs: Kwargs) -> Any:
+    """What arguments must have in common to share a program: their structure, shapes, types and values that are no tensors."""
+    leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
+    return structure, tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else _plain(t) for t in leaves)
+
+
+def _plain(value: Any) -> Any:
+    return (
+        (type(value), value) if isinstance(value, (bool, int, float, str, torch.dtype)) or value is None else id(value)
+    )
+
+
+def _describe_change(kinds: list[Any]) -> str:
+    """Which argument has differed, in words."""
+    (first, one), (last, other) = kinds[0], kinds[-1]
+    if first != last:
+        return "the arguments' structure changes from step to step."
+    for place, (a, b) in enumerate(zip(one, other, strict=True)):
+        if a != b:
+            seen = list(
+                dict.fromkeys(
+                    str(tuple(kind[1][place][0]) if len(kind[1][place]) == 3 else kind[1][place][1]) for kind in kinds
+                )
+            )
+            return f"argument {place} has come in {len(kinds)} kinds ({', '.join(seen)})."
+    return "the arguments change from step to step."
 
 
 def _warn(text: str) -> None:

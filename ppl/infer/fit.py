@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ppl.handlers.enlarge import enlarge
 from ppl.infer.autoguide.guide import AutoGuide
 from ppl.infer.batches import EMPTY, Batch, Device, check_loader, find_size, moved
+from ppl.infer.compiled import Compile, Stepper
 from ppl.site import Site
 from ppl.stack import Handler, perform
 
@@ -43,6 +44,7 @@ def fit(
     device: Device,
     progress_bar: bool,
     callback: Callable[[int, float], None] | None,
+    compile: Compile,
     constants: dict[str, Any],
 ) -> FitResult:
     """What `SVI.fit` does; see there. Args: constants, keyword arguments of model and guide in every step."""
@@ -52,6 +54,8 @@ def fit(
     epoch_losses: list[float] = []
     first, interrupted = svi.num_steps, False
     constants = moved(constants, device)
+    stepper = Stepper(svi, compile)
+    expected = epochs * (len(dataloader) if isinstance(dataloader, Sized) else 1000)
     with tqdm(total=epochs, disable=not progress_bar, desc="SVI", unit="epoch") as bar:
         try:
             for epoch in range(epochs):
@@ -62,7 +66,7 @@ def fit(
                         if not losses:
                             whole.survey(svi, batch)
                         with whole.scaling:
-                            losses.append(svi.step(*batch.args, **batch.kwargs))
+                            losses += stepper.advance(batch.args, batch.kwargs, max(1, expected - len(losses)), 1)
                     except ValueError as error:
                         raise ValueError(f"SVI.fit, epoch {epoch}, batch {number - 1}: {error}") from error
                     total += losses[-1] * (batch.size or 1)
@@ -80,6 +84,8 @@ def fit(
             interrupted = True
             if svi.num_steps - first > len(losses):  # it came between a step and its entry in the list
                 losses.append(svi._last)
+        finally:
+            stepper.close()
     params = {name: value.detach().clone() for name, value in svi.params.items()}
     per_step, per_epoch = (torch.tensor(values, dtype=svi._dtype) for values in (losses, epoch_losses))
     return FitResult(params, per_step, per_epoch, interrupted)

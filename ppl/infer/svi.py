@@ -13,10 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl.distributions.validation import describe_entries, is_validation_enabled
+from ppl.engine.optimizers import Outdated, Unsupported
+from ppl.engine.training import Blocks, tensors_in
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.batches import Device
-from ppl.infer.compiled import Compile, Stepper
+from ppl.infer.compiled import Compile, Stepper, compile_step, kind_of
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.infer.fit import FitResult, fit
 from ppl.optim import as_optimizer
@@ -77,6 +79,8 @@ class SVI:
         self._pending: dict[str, Any] | None = None
         self._dtype = torch.get_default_dtype()  # of the losses
         self._last = math.nan  # the latest loss
+        self.is_checked = False  # whether an eager step has looked at everything
+        self._programs: dict[Any, Blocks] = {}  # of `compile`, by the kind of arguments
 
     # -- parameters
 
@@ -125,6 +129,10 @@ class SVI:
         """
         if self._version != self.params.version:
             self.setup(*args, **kwargs)
+        elif self._programs:
+            found = self._compiled_step(args, kwargs)
+            if found is not None:
+                return found
         start = torch.get_rng_state() if isinstance(self.optimizer, torch.optim.LBFGS) else None
         try:
             with self.params:
@@ -143,9 +151,41 @@ class SVI:
         if self.optimizer is not None:
             self._update(loss, None if start is None else lambda: self._again(start, args, kwargs))
         self.num_steps += 1
+        self.is_checked = True
         self.loss.last_traces = None  # a look back is for errors; the tensors are not kept
         self._dtype, self._last = loss.dtype, value
         return value
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the step for arguments of these shapes; no step is taken, and `step` uses the program from then on.
+
+        Python values that model and guide read are frozen at what they are now; tensors that they read are not.
+
+        Raises: ValueError where the program cannot be captured, naming the line, or cannot be compiled.
+        """
+        if self._version != self.params.version:
+            self.setup(*args, **kwargs)
+        if not self.is_checked:
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                self.evaluate_loss(*args, **kwargs)
+            self.is_checked = True
+        self._programs[kind_of(args, kwargs)] = compile_step(self, args, kwargs)
+
+    def _compiled_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+        blocks = self._programs.get(kind_of(args, kwargs))
+        if blocks is None:
+            return None
+        try:
+            found = blocks.run(1, tensors_in((args, kwargs)), self.num_steps, self.count)
+        except (Outdated, Unsupported):  # the optimiser's options are no longer those that were compiled
+            self._programs.clear()
+            return None
+        return None if found is None else self._last
+
+    def count(self, losses: Tensor) -> None:
+        """Count steps that a program has taken."""
+        self.num_steps += len(losses)
+        self._dtype, self._last = losses.dtype, losses[-1].item()
 
     def _again(self, start: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """The loss of this step once more, at other parameters but with the same draws, for a line search."""
@@ -246,12 +286,13 @@ class SVI:
         losses: list[float] = []
         first = self.num_steps
         interrupted = False
-        stepper = Stepper(self, compile, args, kwargs)
+        stepper = Stepper(self, compile)
         with tqdm(total=num_steps, disable=not progress_bar, desc="SVI", unit="step", mininterval=0.2) as bar:
             try:
                 while len(losses) < num_steps:
                     step = len(losses)
-                    losses += stepper.advance(num_steps - step, single=callback is not None)
+                    left = num_steps - step
+                    losses += stepper.advance(args, kwargs, left, left if callback is None else 1)
                     bar.update(len(losses) - step)
                     if progress_bar and (step % 25 == 0 or len(losses) > step + 1 or len(losses) == num_steps):
                         bar.set_postfix_str(f"loss {_mean(losses[-25:]):.4g}", refresh=False)
@@ -277,6 +318,7 @@ class SVI:
         device: Device = None,
         progress_bar: bool = True,
         callback: Callable[[int, float], None] | None = None,
+        compile: Compile = "auto",
         **kwargs: Any,
     ) -> FitResult:
         """Take one step for each batch of a loader, many times over.
@@ -295,6 +337,7 @@ class SVI:
             progress_bar: show one on standard error.
             callback: called at the end of each epoch with its number in this call and its mean loss; a place to keep
                 `state_dict()`, from which a later process goes on with the same bits.
+            compile: like that of `run`; each shape of batches has a program of its own.
             kwargs: further arguments of model and guide, the same in every step.
         Returns: losses by step and by epoch, and parameters. Ctrl-C ends the training early and keeps what is done.
         Raises: ValueError for a loader without batches or one that cannot be gone through again; naming the batch, for
@@ -309,6 +352,7 @@ class SVI:
             device=device,
             progress_bar=progress_bar,
             callback=callback,
+            compile=compile,
             constants=kwargs,
         )
 
@@ -337,6 +381,8 @@ class SVI:
         self.params.load_state_dict(state["params"])
         self.loss.load_state_dict(state["loss"])
         self.num_steps = int(state["num_steps"])
+        self.is_checked = False
+        self._programs.clear()
         self.optimizer = self.scheduler = None
         self._version = -1
         self.trained = []

@@ -300,7 +300,8 @@ def test_a_process_that_was_forked_leaves_the_worker_alone(tmp_path):
 
 # The engine's part alone: the imports of ppl and torch, six times, would take half a minute.
 PARENT = """
-import os, sys, time, types
+import os, signal, sys, time, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.modules["torch"] = types.ModuleType("torch")
 sys.modules["ppl"] = ppl = types.ModuleType("ppl")
 ppl.__path__ = [sys.argv[3]]

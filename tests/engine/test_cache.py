@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ppl import engine
 from ppl.engine import cache
-from ppl.engine.cache import clear_cache, find, keep, key_of
+from ppl.engine.cache import find, keep, key_of
 
 KEYS = [key_of(f"program {k}") for k in range(5)]
 MB = 1_000_000
@@ -47,7 +48,7 @@ def test_a_kept_program_is_found_under_its_key_alone(program):
 def test_importing_makes_no_folder(tmp_path):
     assert cache.folder() == tmp_path / "cache"
     assert find(KEYS[0]) is None
-    clear_cache()
+    engine.clear_cache()
     assert not cache.folder().exists()
 
 
@@ -180,7 +181,7 @@ def test_files_that_are_no_programs_are_left_alone(program, monkeypatch):
     keep(KEYS[1], program)
     assert find(KEYS[0]) is None
     assert find(KEYS[2]) is None
-    clear_cache()
+    engine.clear_cache()
     assert find(KEYS[1]) is None
     assert all(file.exists() for file in foreign)
 
@@ -192,7 +193,7 @@ def test_a_program_that_vanishes_while_it_is_read_is_a_miss(program, monkeypatch
     monkeypatch.setattr(cache, "_files", lambda *_: listed)
     assert find(KEYS[0]) is None
     cache.evict()
-    clear_cache()
+    engine.clear_cache()
 
 
 # -- size
@@ -214,7 +215,7 @@ def test_beyond_the_limit_the_least_recently_used_go(monkeypatch, tmp_path):
 
 
 def test_a_program_larger_than_the_limit_stays_until_the_next(program):
-    cache.set_cache_size(0)
+    engine.set_cache_size(0)
     assert keep(KEYS[0], program).exists()
     assert keep(KEYS[1], program).exists()
     assert find(KEYS[0]) is None
@@ -224,11 +225,11 @@ def test_the_limit_can_be_set_and_must_be_a_number(monkeypatch):
     assert cache.cache_size() == 2000
     monkeypatch.setenv("PPL_CACHE_SIZE", "7.5")
     assert cache.cache_size() == 7.5
-    cache.set_cache_size(3)
+    engine.set_cache_size(3)
     assert cache.cache_size() == 3
     for bad in (-1, float("nan")):
         with pytest.raises(ValueError, match="set_cache_size: expected megabytes"):
-            cache.set_cache_size(bad)
+            engine.set_cache_size(bad)
 
 
 @pytest.mark.parametrize("text", ["two", "-1", "nan"])
@@ -257,7 +258,7 @@ def test_clearing_removes_all_and_a_program_in_use_goes_on(program):
     kept = keep(KEYS[0], program)
     keep(KEYS[1], program)
     with kept.open("rb") as loaded:
-        clear_cache()
+        engine.clear_cache()
         assert loaded.read() == program.read_bytes()
     assert os.listdir(cache.folder()) == []
 
@@ -277,7 +278,7 @@ def is_unwritable(program, reason):
     assert kept.parent == again.parent != cache.folder()
     assert find(KEYS[0]) == kept
     cache.evict()
-    clear_cache()
+    engine.clear_cache()
     assert find(KEYS[0]) is None
 
 
@@ -332,7 +333,7 @@ def test_a_folder_of_this_process_is_removed_by_it_alone(program, monkeypatch, t
 
 
 def test_many_threads_keep_find_evict_and_clear_at_once(tmp_path, monkeypatch):
-    cache.set_cache_size(0.02)
+    engine.set_cache_size(0.02)
     files = []
     for k in range(4):
         files.append(tmp_path / f"{k}.pt2")
@@ -348,7 +349,7 @@ def test_many_threads_keep_find_evict_and_clear_at_once(tmp_path, monkeypatch):
                     assert found.read_bytes() == files[(k + 1) % 4].read_bytes()
                     seen += 1
             if k == 0 and turn % 10 == 0:
-                clear_cache()
+                engine.clear_cache()
         return seen
 
     with ThreadPoolExecutor(4) as pool:

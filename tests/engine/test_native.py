@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ppl.engine import native
-from ppl.engine.native import CannotCompile, Folder, compile_library, compiler, default_store, library, library_key
+from ppl.engine.native import CannotCompile, Folder, compile_library, compiler, library, library_key
 
 SMALL = 'extern "C" int twice(int x) { return 2 * x; }\n'
 
@@ -121,14 +121,6 @@ def test_a_store_that_cannot_be_written_is_an_error_of_the_system(sources, gpp):
     (sources / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         library("twice", build=True, store=Folder(sources / "file"))
-
-
-def test_the_default_store_is_in_the_users_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_store().path == tmp_path / "ppl" / "native"
-    assert default_store().find("nothing") is None
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_store().path.parts[-3:] == (".cache", "ppl", "native")
 
 
 def test_looking_for_a_library_imports_no_compiler_of_torch():
