@@ -133,7 +133,7 @@ class Recorder(TorchDispatchMode):
             what = f"what {name} gives has a shape that depends on values that change from step to step"
             is_shape = torch.Tag.dynamic_output_shape in func.tags or name == "aten.index.Tensor"
             raise self._refuse(what if is_shape else _READ, self.read_by.instead)
-        written = _written(func, args, kwargs)
+        written = written_by(func, args, kwargs)
         for tensor in written:
             self._save(tensor)
         result = func(*args, **kwargs)
@@ -289,7 +289,7 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+def written_by(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors that an operation writes into, as its signature says."""
     found: list[Tensor] = []
     for position, argument in enumerate(func._schema.arguments):

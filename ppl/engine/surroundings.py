@@ -92,6 +92,10 @@ class Surroundings:
         """The numbers, texts and tensors that the functions refer to: they are fixed in a recorded program."""
         return [Plain(words, functools.partial(self._line_of, name), get, old) for name, words, get, old in self._plain]
 
+    def modules(self) -> list[torch.nn.Module]:
+        """The modules among what the functions refer to."""
+        return [thing for thing in self._seen.values() if isinstance(thing, torch.nn.Module)]
+
     def line_that_uses(self, *things: Any) -> str:
         """The first line that names one of some modules, or a method of one of some objects."""
         for visited in self._seen.values():

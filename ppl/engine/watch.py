@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Literal, Self, cast
 
+import torch
+
 from ppl.engine.surroundings import Change, Plain, Surroundings, global_generators
 from ppl.engine.user_code import user_line
 
@@ -48,13 +50,14 @@ class watch:
         self._roots = roots
         self.effects: list[Effect] = []
         self.plain: list[Plain] = []  # the numbers and tensors that the programs refer to by names
+        self.modules: list[torch.nn.Module] = []  # those that the programs refer to
         self.surroundings: Surroundings | None = None
         self._frame: FrameType | None = None
 
     def look(self) -> list[Effect]:
         """What would be used up by running the programs even once: iterators and open files that they refer to."""
         self.surroundings = Surroundings(*self._roots)
-        self.plain = self.surroundings.plain()
+        self.plain, self.modules = self.surroundings.plain(), self.surroundings.modules()
         return [_of_iterator(found) for found in self.surroundings.iterators]
 
     def __enter__(self) -> Self:
@@ -155,8 +158,8 @@ def _in_warning(until: FrameType | None) -> bool:
 
 
 def _numpy_state() -> bytes | None:
-    numpy_random: Any = sys.modules.get("numpy.random")
-    return None if numpy_random is None else pickle.dumps(numpy_random.get_state())
+    numpy: Any = sys.modules.get("numpy")  # whose part `random` comes up when it is asked for
+    return None if numpy is None else pickle.dumps(numpy.random.get_state())
 
 
 # -- what stands in for streams and `open` while some thread watches
