@@ -374,7 +374,7 @@ def _names(code: CodeType) -> frozenset[str]:
 
 def _file_of(cls: type) -> str:
     module = sys.modules.get(cls.__module__)
-    if cls.__module__ == "__main__":
+    if cls.__module__ in ("__main__", "types", "argparse"):  # namespaces hold what is the user's
         return "<main>"
     return getattr(module, "__file__", None) or "<frozen"
 

@@ -20,7 +20,7 @@ from ppl.engine.background import Compilation, CompileError
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
 from ppl.engine.training import Blocks, Step, tensors_in
-from ppl.infer.rehearsal import Rehearsal, describe, rehearse
+from ppl.infer.rehearsal import Rehearsal, changing, describe, rehearse
 
 if TYPE_CHECKING:
     from ppl.infer.svi import SVI
@@ -163,6 +163,7 @@ class Stepper:
         ):
             return
         try:
+            before = way.rehearsal
             step = self._rehearse(way, args, kwargs)
             if way.first is None:
                 way.first = step
@@ -171,6 +172,8 @@ class Stepper:
                 step = self._rehearse(way, args, kwargs)
             why = step.same_as(way.first)
             if why:
+                for plain in before.changed() if before is not None else ():
+                    raise changing(plain)
                 raise CannotCapture(f"The program changes from step to step: {why}.")
             self._begin(way, step, left)
         except (CannotCapture, Unsupported) as error:
@@ -189,18 +192,12 @@ class Stepper:
         changed = way.rehearsal.changed() if way.rehearsal is not None else []
         if not changed:
             return True
-        way.blocks = way.first = None
+        if self._pending is not None and self._pending[0] is way:
+            self.close()
+        way.blocks = way.waiting = way.first = None
         way.restarts += 1
         if way.restarts > RESTARTS:
-            line = changed[0].line()
-            self._give_up(
-                way,
-                CannotCapture(
-                    f"The program refers to {changed[0].words}, which changes from step to step.",
-                    line,
-                    instead="Make it a tensor that is written into, as in x.fill_(value).",
-                ),
-            )
+            self._give_up(way, changing(changed[0]))
         return False
 
     def _begin(self, way: Way, step: Step, left: int) -> None:

@@ -57,3 +57,12 @@ def describe(effects: Sequence[Effect]) -> str:
         f" (There are {len(effects) - 1} more such things; ppl.engine.explain names them.)" if len(effects) > 1 else ""
     )
     return f"{text[:1].upper()}{text[1:]}{more}"
+
+
+def changing(plain: Plain) -> CannotCapture:
+    """Why there is no program: a number that model or guide refer to changes between steps."""
+    return CannotCapture(
+        f"The program refers to {plain.words}, which changes from step to step.",
+        plain.line(),
+        instead="Make it a tensor that is written into, as in x.fill_(value), or an argument.",
+    )

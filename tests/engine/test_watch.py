@@ -5,6 +5,7 @@ import io
 import random
 import sys
 import threading
+import types
 import warnings
 
 import numpy as np
@@ -170,6 +171,16 @@ def test_attributes_of_objects_and_classes():
         assert sorted(e.what.split("'")[1] for e in found) == ["calls", "latest", "log", "step"]
         assert all("test_watch.py" in e.line for e in found)
         assert (vars(model), Model.calls) == ({"step": 0, "log": []}, 0)
+
+
+def test_namespaces():
+    state = types.SimpleNamespace(count=0)
+
+    def program():
+        state.count += 1
+
+    assert "'count'" in the_effect(program).what
+    assert state.count == 0
 
 
 class Slots:
