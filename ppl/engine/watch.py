@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import functools
 import io
+import logging
 import pickle
 import random
 import sys
@@ -17,7 +18,7 @@ from typing import Any, Literal, Self, cast
 import torch
 
 from ppl.engine.surroundings import Change, Plain, Surroundings, global_generators
-from ppl.engine.user_code import user_line
+from ppl.engine.user_code import is_users, user_line
 
 Kind = Literal["output", "numpy", "random", "file", "change", "iterator"]
 
@@ -201,6 +202,14 @@ def _open(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
     return original(file, mode, *args, **kwargs)
 
 
+def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+    """Logging: its handlers hold streams of their own."""
+    watching: watch | None = getattr(_active, "watch", None)
+    if watching is not None and is_users(record.pathname) and watching.sees_output(record.getMessage()):
+        return
+    _originals["logging"](logger, record)
+
+
 def _install() -> None:
     global _watching
     with _lock:
@@ -209,6 +218,8 @@ def _install() -> None:
             _originals.update(open=builtins.open, io=io.open, stdout=sys.stdout, stderr=sys.stderr)
             sys.stdout, sys.stderr = _Stream(sys.stdout), _Stream(sys.stderr)
             builtins.open = io.open = _open
+            _originals["logging"] = logging.Logger.callHandlers
+            type.__setattr__(logging.Logger, "callHandlers", _call_handlers)
 
 
 def _uninstall() -> None:
@@ -221,6 +232,7 @@ def _uninstall() -> None:
             builtins.open = _originals["open"]
         if io.open is _open:
             io.open = _originals["io"]
+        type.__setattr__(logging.Logger, "callHandlers", _originals["logging"])
         if isinstance(sys.stdout, _Stream):
             sys.stdout = _originals["stdout"]
         if isinstance(sys.stderr, _Stream):

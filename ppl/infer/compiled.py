@@ -253,7 +253,7 @@ def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks:
     try:
         rehearsal = rehearse(svi, args, kwargs)
         if rehearsal.effects:
-            _warn(f"SVI compiles the step nevertheless. {describe(rehearsal.effects)}")
+            _warn(f"SVI compiles the step nevertheless. {describe(rehearsal.effects)}", stacklevel=4)
         first, step = rehearsal.step, rehearse(svi, args, kwargs).step
         why = step.same_as(first)
         if why:
@@ -306,7 +306,7 @@ def _describe_change(kinds: list[Any]) -> str:
     return "the arguments change from step to step."
 
 
-def _warn(text: str) -> None:
+def _warn(text: str, stacklevel: int = 6) -> None:
     if text not in _warned:
         _warned.add(text)
-        warnings.warn(text, stacklevel=6)
+        warnings.warn(text, stacklevel=stacklevel)

@@ -332,6 +332,23 @@ def test_numbers_that_a_callback_changes_are_not_frozen(changes, start, early, m
     assert all("the global 'SCALE'" in str(w.message) for w in caught)
 
 
+def test_a_tensor_that_a_callback_writes_into_is_looked_at_in_each_step(start, early):
+    rate = torch.tensor(1.0)
+
+    def body(z, data):
+        return z * rate
+
+    def schedule(step, loss):
+        rate.fill_(1.0 + 0.01 * step)
+
+    expected = losses_of(body, "never", start, schedule)
+    rate.fill_(1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = losses_of(body, "auto", start, schedule)
+    torch.testing.assert_close(expected[0], found[0], rtol=1e-10, atol=0)
+
+
 class Averaging(torch.nn.Module):
     """A module that replaces its buffer in each call."""
 

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import logging
 import random
 import sys
 import threading
@@ -22,6 +23,7 @@ TABLE = {"losses": []}
 KNOWN = np.zeros(3)
 GENERATOR = np.random.default_rng(0)
 DICE = random.Random(0)
+LOGGER = logging.getLogger("test")
 BATCHES = iter([1, 2, 3])
 
 
@@ -71,6 +73,18 @@ def test_warnings_and_other_threads_are_no_effects(capsys):
 
     assert effects_of(program) == []
     assert "from elsewhere" in capsys.readouterr().out
+
+
+def test_logging_is_output(caplog):
+    def program():
+        LOGGER.warning("careful")
+
+    effect = the_effect(program)
+    assert (effect.kind, "'careful'" in effect.what) == ("output", True)
+    assert 'LOGGER.warning("careful")' in effect.line
+    assert not caplog.records
+    program()
+    assert len(caplog.records) == 1
 
 
 def draws_from_numpy():
