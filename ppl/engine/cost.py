@@ -36,9 +36,9 @@ class Cost:
     parts: tuple[Part, ...]  # by place, in the order in which they ran
 
     def __str__(self) -> str:
-        drawn = f", {self.draws} draws of {self.random_numbers:,} numbers" if self.draws else ""
+        drawn = f", and draws {self.random_numbers:,} random numbers in {self.draws}" if self.draws else ""
         lines = [
-            f"A step takes {self.operations} operations, {self.views} of them views{drawn}; {self.once} are done once, before.",
+            f"A step takes {self.operations} operations, {self.views} of them views{drawn}; {self.once} more are done once, before.",
             f"It reads {in_bytes(self.input_bytes)}, makes {in_bytes(self.made_bytes)}, and holds at most "
             f"{in_bytes(self.peak_bytes)} of that at one time.",
         ]

@@ -135,7 +135,8 @@ def _of_change(change: Change) -> Effect:
         f"it changes {change.words}",
         change.line,
         "compiled steps would leave it as it is, and go on with what it was at first",
-        "Make it a tensor that is written into, as in count.add_(1), or change it in SVI.run's callback.",
+        "Make it a tensor that is written into, as in count.add_(1), change it in SVI.run's callback, or keep values by "
+        "ppl.deterministic.",
     )
 
 
