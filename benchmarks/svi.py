@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     parser.add_argument("--pyro-python", default=sys.executable, help="an interpreter with pyro-ppl")
     parser.add_argument("--numpyro-python", default=sys.executable, help="an interpreter with numpyro")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds for a process")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds for a process")
     parser.add_argument(
         "--threads", type=int, help="do not try what is best: this many, and each system's first variant"
     )

@@ -35,7 +35,7 @@ def table(found: Mapping[str, Mapping[str, Rounds]], titles: Mapping[str, str]) 
         for figure in FIGURES:
             rounds = {s: values(of_systems.get(s, ()), figure) for s in systems}
             if any(rounds.values()):
-                cells = [absolute(rounds[s]) for s in systems]
+                cells = [absolute(rounds[s], figure) for s in systems]
                 cells += [relative(rounds["ppl"], rounds[peer], figure) for peer in peers]
                 lines.append(f"| {titles[workload]} | {FIGURES[figure]} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -47,9 +47,11 @@ def values(rounds: Rounds, figure: str) -> list[float | None]:
     return found if any(x is not None for x in found) else []
 
 
-def absolute(rounds: Sequence[float | None]) -> str:
+def absolute(rounds: Sequence[float | None], figure: str) -> str:
+    """Minimum and median; a loss with the digits in which it may differ."""
     known = [x for x in rounds if x is not None]
-    return f"{number(min(known))}, {number(statistics.median(known))}" if known else ""
+    cells = (min(known), statistics.median(known)) if known else ()
+    return ", ".join(f"{x:.2f}" if figure == "loss" else number(x) for x in cells)
 
 
 def relative(ours: Sequence[float | None], theirs: Sequence[float | None], figure: str) -> str:

@@ -115,6 +115,7 @@ def test_table_takes_ratios_round_by_round():
         "0.45, 0.5, 2.00",
     ]
     assert cells[1][1:] == ["first step, nothing cached, s", "", "", "4.00, 5.00", "", ""]
+    assert cells[2][2:4] == ["0.75, 1.00", "1.00, 1.00"]
     assert cells[2][5:] == ["difference -0.25, +0.00, +0.50", ""]
 
 

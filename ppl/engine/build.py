@@ -12,7 +12,7 @@ import torch._inductor
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
-from ppl.engine.job import Job, take_step
+from ppl.engine.job import Job, is_fine, take_step
 from ppl.engine.native import CannotCompile
 from ppl.engine.noise import fast_draws
 
@@ -26,7 +26,7 @@ class Block(torch.nn.Module):
         self.numbers = {i: (c.shape, c.item(), c.dtype) for i, c in job.program.constants.items()}
 
     def forward(self, n: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The carries afterwards, and the losses."""
+        """The carries afterwards, the losses, and whether all of it is finite."""
         job = self.job
         count = len(job.carries) + len(job.state) + len(job.written)
         carries, rows, others = inputs[:count], inputs[count], inputs[count + 1 :]
@@ -46,7 +46,7 @@ class Block(torch.nn.Module):
 
         start = torch.zeros((), dtype=torch.int64, device=rows.device)
         _, losses, *after = while_loop(goes_on, turn, (start, losses, *carries))
-        return (*after, losses)
+        return (*after, losses, is_fine(losses, n, after[: len(job.carries)]))
 
 
 def build(code: bytes, target: Path) -> None:
@@ -54,6 +54,7 @@ def build(code: bytes, target: Path) -> None:
     with contextlib.suppress(CannotCompile, OSError):  # draws are made without it, too
         fast_draws(build=True)
     job = Job.decode(code)
+    torch.set_default_dtype(job.default)
     options: dict[str, Any] = {
         "fallback_random": True,  # torch's own generator, as in eager steps
         "cpp.threads": job.threads,

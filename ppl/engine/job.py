@@ -37,12 +37,13 @@ class Job:
     buffers: list[Spec] = field(default_factory=list)  # of the noise
     dtype: torch.dtype = torch.float32  # of the losses
     threads: int = 1  # what large operations may use
+    default: torch.dtype = torch.float32  # torch's default dtype, on which operations depend
 
     def encode(self) -> bytes:
         """The job as text."""
         names = ("loss", "leaves", "grads", "state", "written", "given", "noise", "packs", "clip", "threads")
         content: dict[str, Any] = {name: getattr(self, name) for name in names}
-        content |= {"program": self.program.encode(), "dtype": encode(self.dtype)}
+        content |= {"program": self.program.encode(), "dtype": encode(self.dtype), "default": encode(self.default)}
         for name, specs in (("carries", self.carries), ("rows", [self.rows]), ("buffers", self.buffers)):
             content[name] = [None if spec is None else spec.encode() for spec in specs]
         return json.dumps(content).encode()
@@ -54,7 +55,7 @@ class Job:
         content["program"] = Program.decode(content["program"])
         for name in ("carries", "rows", "buffers"):
             content[name] = [Spec.decode(spec) for spec in content[name]]
-        content["rows"], content["dtype"] = content["rows"][0], decode(content["dtype"])
+        content |= {"rows": content["rows"][0]} | {name: decode(content[name]) for name in ("dtype", "default")}
         return cls(**content)
 
     def examples(self) -> list[Tensor]:
@@ -92,3 +93,12 @@ def take_step(
     after = update(job.packs, packed, by_pack, row, job.clip)
     after += [known[new].clone() for _, new in job.state] + [known[i] for i in job.written]
     return known[job.loss], [t.contiguous() for t in after]
+
+
+def is_fine(losses: Tensor, n: Tensor | int, carries: Sequence[Tensor]) -> Tensor:
+    """Whether no loss of the first `n` is NaN and all carries are finite, a scalar."""
+    taken = torch.arange(len(losses), device=losses.device) < n
+    fine = ~(losses.isnan() & taken).any()
+    for carry in carries:
+        fine = fine & carry.isfinite().all()
+    return fine

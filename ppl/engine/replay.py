@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl.engine.job import Job, take_step
+from ppl.engine.job import Job, is_fine, take_step
 from ppl.engine.program import Op, Program, Ref
 
 # Operations whose functions in the torch namespace take the same arguments in the same order, at half the cost of a call.
@@ -94,7 +94,7 @@ class Replay:
         self._step = as_function(job.program)
 
     def boxed_run(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Like the compiled program: `n`, carries, rows, noise and static inputs to carries and losses."""
+        """Like the compiled program: `n`, carries, rows, noise and static inputs to carries, losses and whether they are finite."""
         job = self.job
         count = len(job.carries) + len(job.state) + len(job.written)
         n, carries, rows, others = int(inputs[0]), inputs[1 : 1 + count], inputs[1 + count], inputs[2 + count :]
@@ -105,7 +105,8 @@ class Replay:
                 noise = [buffer[i] for buffer in buffers]
                 loss, carries = take_step(job, carries, rows[i], noise, given, job.program.constants, self._step)
                 losses.append(loss)
-        return [*carries, torch.stack(losses)]
+        found = torch.stack(losses)
+        return [*carries, found, is_fine(found, n, carries[: len(job.carries)])]
 
 
 def as_function(program: Program) -> Callable[[Mapping[int, Any]], dict[int, Tensor]]:
