@@ -78,8 +78,8 @@ def explain(
         objective.baselines = copy.deepcopy(objective.baselines)
     means: dict[str, Tensor] = objective.baselines.means if hasattr(objective, "baselines") else {}
     store = _beside(get_param_store())
-    seen = watch(model, guide, args, kwargs)
-    used_up = seen.look()
+    everything = watch(model, guide, args, kwargs)
+    used_up = everything.look()
     if used_up:
         return _refused(CannotCapture("Even one more run would change something."), used_up, [])
 
@@ -95,12 +95,12 @@ def explain(
             return value
 
         leaves = [leaf for _, leaf in store.named_unconstrained() if leaf.requires_grad]
-        with watch(model, guide, args, kwargs):
-            return record_step(run, leaves, means, (args, kwargs)), marks
+        return record_step(run, leaves, means, (args, kwargs)), marks
 
-    with undone(seen.modules):
-        with seen, store:
-            objective(model, guide, *args, **kwargs)  # an eager step, which looks at more than later ones
+    with undone(everything.modules), everything, store:
+        objective(model, guide, *args, **kwargs)  # a first step, which makes and looks at more than later ones
+        with watch(model, guide, args, kwargs) as seen:
+            objective(model, guide, *args, **kwargs)
         try:
             step, marks = record()
             torch.rand(())  # another step's random numbers
@@ -123,7 +123,12 @@ def _refused(error: CannotCapture, effects: list[Effect], plain: list[Plain]) ->
 
 
 def _numbers(plain: list[Plain]) -> tuple[str, ...]:
-    return tuple(f"{one.words} = {one.value!r}" for one in plain if isinstance(one.value, (bool, int, float, complex)))
+    numbers = [one for one in plain if isinstance(one.value, (bool, int, float, complex))]
+    return tuple(
+        f"{one.words} = {one.value!r}"
+        for one in numbers
+        if not one.words.startswith(("the length of", "the attribute 'training'"))
+    )
 
 
 def _beside(store: ParamStore) -> ParamStore:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dis
+import contextlib
 import functools
-import pickle
-import random
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppl.engine.user_code import in_words, is_users
+from ppl.engine.random_states import generator_of, global_generators
+from ppl.engine.user_code import is_users, line_that_changes, names_in
 
 #: Containers and arrays of more entries are compared by their lengths alone; no more things than this are looked at.
 LARGE, MOST, DEEPEST = 4096, 4096, 12
@@ -26,7 +25,6 @@ SMALL = 64
 _MISSING = object()
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), Tensor)
 _CONTAINERS = (list, dict, set, deque)
-_MUTATORS = {*dir(list), *dir(dict), *dir(set), *dir(deque)} - {*dir(tuple), "get", "keys", "values", "items", "copy"}
 
 
 class Plain(NamedTuple):
@@ -75,6 +73,7 @@ class Surroundings:
         self._codes: dict[CodeType, None] = {}
         self._globals: set[tuple[int, str]] = set()
         self._seen: dict[int, Any] = {}  # what was visited, kept alive so that no id comes up twice
+        self._common = list(global_generators().values())  # whoever looks at these does it for all functions
         for root in roots:
             self._visit(root, "", 0)
 
@@ -100,10 +99,10 @@ class Surroundings:
         """The first line that names one of some modules, or a method of one of some objects."""
         for visited in self._seen.values():
             if isinstance(visited, FunctionType) and visited.__code__ in self._codes:
-                for name in _names(visited.__code__):
+                for name in names_in(visited.__code__):
                     value = visited.__globals__.get(name)
                     if any(value is thing or getattr(value, "__self__", None) is thing for thing in things):
-                        return self._line_of(name, [visited.__code__])
+                        return line_that_changes(name, [visited.__code__])
         return ""
 
     # -- walking
@@ -112,6 +111,10 @@ class Surroundings:
         if isinstance(thing, _PLAIN) or id(thing) in self._seen or depth > DEEPEST or len(self._seen) > MOST:
             return
         self._seen[id(thing)] = thing
+        with contextlib.suppress(Exception):  # proxies and the like answer questions about themselves with any error
+            self._follow(thing, words, depth)
+
+    def _follow(self, thing: Any, words: str, depth: int) -> None:
         if isinstance(thing, FunctionType):
             self._function(thing, depth)
         elif isinstance(thing, MethodType):
@@ -150,7 +153,7 @@ class Surroundings:
         self._visit(getattr(function, "__wrapped__", None), "", depth + 1)
         if not users:
             return
-        names, space = _names(code), function.__globals__
+        names, space = names_in(code), function.__globals__
         for name in names:
             if (id(space), name) in self._globals:
                 continue
@@ -177,6 +180,8 @@ class Surroundings:
                 for name in space:
                     text = f"the {what} '{name}' of {type(thing).__name__}"
                     self._variable(name, text, *_entry(space, name), kind="buffer")
+            text = f"the attribute 'training' of {type(thing).__name__}"
+            self._variable("training", text, *_entry(vars(thing), "training"))
             self._visit(tuple(thing._modules.values()), words, depth)
         if users:
             self._attributes(thing, type(thing), depth, is_mixed=len(users) < len(classes))
@@ -222,7 +227,7 @@ class Surroundings:
         self._noted.append(noted)
 
     def _is_named(self, name: str) -> bool:
-        return any(name in _names(code) for code in self._codes)
+        return any(name in names_in(code) for code in self._codes)
 
     # -- noting
 
@@ -269,37 +274,24 @@ class Surroundings:
 
         text = f"what {words or f'a {type(thing).__name__} among the arguments'} holds"
         self._noted.append(_Noted("contents", _name_in(words), text, has_changed, restore))
-        if isinstance(thing, dict) and words and size <= SMALL:
-            for key, value in thing.items():
+        if words:
+            self._plain.append((_name_in(words), f"the length of {words}", thing.__len__, size))
+        if words and size <= SMALL and isinstance(thing, (dict, list)):
+            for key, value in thing.items() if isinstance(thing, dict) else enumerate(thing):
                 if isinstance(value, _PLAIN):
-                    self._plain.append((_name_in(words), f"{words}[{key!r}]", _entry(thing, key)[0], value))
+                    self._plain.append((_name_in(words), f"{words}[{key!r}]", _item(thing, key), value))
         if old is not None:
             for part in list(old.values() if isinstance(old, dict) else old):
                 self._visit(part, words, depth + 1)
 
     def _generator(self, thing: Any, words: str) -> bool:
         """Note the state of a random generator; returns whether it was one."""
-        numpy_random: Any = sys.modules.get("numpy.random")
-        if any(thing is known for known in global_generators()):
-            return True
-        if isinstance(thing, random.Random):
-            get, put = thing.getstate, thing.setstate
-        elif numpy_random is not None and isinstance(thing, numpy_random.RandomState):
-            get, put = functools.partial(thing.get_state, legacy=False), thing.set_state
-        elif numpy_random is not None and isinstance(thing, numpy_random.Generator):
-            bits = thing.bit_generator
-            get, put = lambda: bits.state, lambda state: setattr(bits, "state", state)
-        else:
-            return False
-        old = get()
-        text = pickle.dumps(old)
-        kind = "random" if isinstance(thing, random.Random) else "numpy"
-        self._noted.append(
-            _Noted(
-                kind, _name_in(words), f"the generator {words}", lambda: pickle.dumps(get()) != text, lambda: put(old)
-            )
-        )
-        return True
+        found = generator_of(thing)
+        if found is not None and not any(thing is known for known in self._common):
+            old, words = found.state(), f"the generator {words}"
+            changed = lambda: found.state() != old  # noqa: E731
+            self._noted.append(_Noted(found.kind, _name_in(words), words, changed, lambda: found.set_back(old)))
+        return found is not None
 
     def _array(self, thing: Any, words: str) -> bool:
         numpy: Any = sys.modules.get("numpy")
@@ -317,41 +309,11 @@ class Surroundings:
             )
         return True
 
-    def _line_of(self, name: str, codes: list[CodeType] | None = None) -> str:
-        """The line that changes what a name refers to, or else the first that mentions it."""
-        best: tuple[int, str] = (0, "")
-        for top in self._codes if codes is None else codes:
-            for code in _nested(top):
-                by_line: dict[int, list[Any]] = {}
-                for instruction in dis.get_instructions(code):
-                    line = instruction.positions.lineno if instruction.positions else None
-                    by_line.setdefault(line or code.co_firstlineno, []).append(instruction)
-                for line, instructions in by_line.items():
-                    if any(i.argval == name for i in instructions):
-                        weight = 1 + max(_weight(i, name) for i in instructions)
-                        if weight > best[0]:
-                            best = weight, in_words(code, line)
-        return best[1]
+    def _line_of(self, name: str) -> str:
+        return line_that_changes(name, self._codes)
 
 
-_OF_MODULES = frozenset({*vars(torch.nn.Module()), "_forward_hooks", "_backward_hooks"} - {"training"})
-
-
-def _weight(instruction: Any, name: str) -> int:
-    """How much an instruction looks like a change of what a name refers to."""
-    kind = instruction.opname
-    if instruction.argval == name and kind.startswith(("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR", "DELETE_")):
-        return 2
-    return int(
-        kind == "STORE_SUBSCR" or (kind.startswith(("LOAD_METHOD", "LOAD_ATTR")) and instruction.argval in _MUTATORS)
-    )
-
-
-def global_generators() -> list[Any]:
-    """Python's and numpy's own random generators, that their modules' functions use."""
-    numpy_random: Any = sys.modules.get("numpy.random")
-    methods: tuple[Any, ...] = (random.random, getattr(numpy_random, "rand", None))
-    return [method.__self__ for method in methods if method is not None]
+_OF_MODULES = frozenset(vars(torch.nn.Module()))
 
 
 def _is_same(a: Any, b: Any) -> bool:
@@ -362,19 +324,12 @@ def _is_same(a: Any, b: Any) -> bool:
     return bool(a == b) or (a != a and b != b)
 
 
-def _nested(code: CodeType) -> list[CodeType]:
-    return [code, *(c for part in code.co_consts if isinstance(part, CodeType) for c in _nested(part))]
-
-
-@functools.lru_cache(maxsize=1024)
-def _names(code: CodeType) -> frozenset[str]:
-    """The names of globals and attributes in a function and those inside it."""
-    return frozenset(name for part in _nested(code) for name in part.co_names)
-
-
 def _file_of(cls: type) -> str:
     module = sys.modules.get(cls.__module__)
-    if cls.__module__ in ("__main__", "types", "argparse"):  # namespaces hold what is the user's
+    if cls.__module__ == "__main__" or cls.__name__ in (
+        "SimpleNamespace",
+        "Namespace",
+    ):  # these hold what is the user's
         return "<main>"
     return getattr(module, "__file__", None) or "<frozen"
 
@@ -409,6 +364,18 @@ def _entry(space: Any, name: Any) -> tuple[Callable[[], Any], Callable[[Any], No
             space[name] = value
 
     return (lambda: space.get(name, _MISSING)), put
+
+
+def _item(container: Any, key: Any) -> Callable[[], Any]:
+    """How to read an item that may no longer be there."""
+
+    def get() -> Any:
+        try:
+            return container[key]
+        except LookupError:
+            return _MISSING
+
+    return get
 
 
 def _attribute(thing: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:

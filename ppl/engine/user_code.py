@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import linecache
 import sys
 import sysconfig
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -51,3 +54,42 @@ def user_line(until: FrameType | None = None) -> str:
     """The innermost line of the user's code in words; empty if there is none inside the frame `until`."""
     frame = user_frame(until)
     return "" if frame is None else in_words(frame.f_code, frame.f_lineno)
+
+
+def nested(code: CodeType) -> list[CodeType]:
+    """A function's code and that of the functions inside it."""
+    return [code, *(c for part in code.co_consts if isinstance(part, CodeType) for c in nested(part))]
+
+
+@functools.lru_cache(maxsize=1024)
+def names_in(code: CodeType) -> frozenset[str]:
+    """The names of globals and attributes in a function and those inside it."""
+    return frozenset(name for part in nested(code) for name in part.co_names)
+
+
+def line_that_changes(name: str, codes: Iterable[CodeType]) -> str:
+    """The line that changes what a name refers to, or else the first that mentions it, in words; empty without one."""
+    best: tuple[int, str] = (0, "")
+    for code in (inner for outer in codes for inner in nested(outer)):
+        by_line: dict[int, list[dis.Instruction]] = {}
+        for instruction in dis.get_instructions(code):
+            line = instruction.positions.lineno if instruction.positions else None
+            by_line.setdefault(line or code.co_firstlineno, []).append(instruction)
+        for line, instructions in by_line.items():
+            if any(i.argval == name for i in instructions):
+                weight = 1 + max(_weight(i, name) for i in instructions)
+                if weight > best[0]:
+                    best = weight, in_words(code, line)
+    return best[1]
+
+
+_MUTATORS = {*dir(list), *dir(dict), *dir(set), *dir(deque)} - {*dir(tuple), "get", "keys", "values", "items", "copy"}
+
+
+def _weight(instruction: dis.Instruction, name: str) -> int:
+    """How much an instruction looks like a change of what a name refers to."""
+    kind = instruction.opname
+    if instruction.argval == name and kind.startswith(("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR", "DELETE_")):
+        return 2
+    is_method = kind.startswith(("LOAD_METHOD", "LOAD_ATTR")) and instruction.argval in _MUTATORS
+    return int(kind == "STORE_SUBSCR" or is_method)

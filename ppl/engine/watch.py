@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import builtins
-import functools
 import io
 import logging
-import pickle
-import random
 import sys
 import threading
 from collections.abc import Callable
@@ -17,7 +14,8 @@ from typing import Any, Literal, Self, cast
 
 import torch
 
-from ppl.engine.surroundings import Change, Plain, Surroundings, global_generators
+from ppl.engine.random_states import generator_of, global_generators
+from ppl.engine.surroundings import Change, Plain, Surroundings
 from ppl.engine.user_code import is_users, user_line
 
 Kind = Literal["output", "numpy", "random", "file", "change", "iterator"]
@@ -64,8 +62,8 @@ class watch:
     def __enter__(self) -> Self:
         if self.surroundings is None:
             self.look()
-        self._random = random.getstate()
-        self._numpy = _numpy_state()
+        found = {kind: generator_of(thing) for kind, thing in global_generators().items()}
+        self._states = {kind: (one, one.state()) for kind, one in found.items() if one is not None}
         self._frame = sys._getframe(1)
         self._outer = getattr(_active, "watch", None)
         _active.watch = self
@@ -78,14 +76,15 @@ class watch:
         self._frame = None
         surroundings, self.surroundings = self.surroundings, None
         assert surroundings is not None
-        line_of = functools.partial(surroundings.line_that_uses, *global_generators())
-        if random.getstate() != self._random:
-            self._add("random", "it draws from Python's `random`", line_of(random), *_DRAWN)
-            random.setstate(self._random)
-        if _numpy_state() != self._numpy and self._numpy is not None:
-            numpy: Any = sys.modules["numpy"]
-            self._add("numpy", "it draws from numpy's global generator", line_of(numpy.random, numpy), *_DRAWN)
-            numpy.random.set_state(pickle.loads(self._numpy))
+        for kind, (generator, state) in self._states.items():
+            if generator.state() != state:
+                module = sys.modules[kind]
+                line = surroundings.line_that_uses(
+                    getattr(module, "random", module), module, *global_generators().values()
+                )
+                name = "numpy's global generator" if kind == "numpy" else "Python's `random`"
+                self._add(cast(Kind, kind), f"it draws from {name}", line, *_DRAWN)
+                generator.set_back(state)
         self.effects += map(_of_change, surroundings.changes())
         surroundings.restore()
 
@@ -157,11 +156,6 @@ def _in_warning(until: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _numpy_state() -> bytes | None:
-    numpy: Any = sys.modules.get("numpy")  # whose part `random` comes up when it is asked for
-    return None if numpy is None else pickle.dumps(numpy.random.get_state())
 
 
 # -- what stands in for streams and `open` while some thread watches

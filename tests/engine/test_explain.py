@@ -1,5 +1,6 @@
 """What stops a program from being captured is named with its line; such programs run as eager ones do, whatever is asked."""
 
+import copy
 import math
 import random
 import threading
@@ -313,6 +314,28 @@ def reads_a_global(z, data):
     return z * SCALE
 
 
+def test_a_callback_may_switch_a_module_to_evaluation(start, early):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout(0.5))
+    state = copy.deepcopy(net.state_dict())
+
+    def run(compile):
+        start()
+        net.load_state_dict(state)
+        net.train()
+
+        def model(data):
+            ppl.module("net", net)
+            z = ppl.sample("z", dist.Normal(0.0, 1.0))
+            ppl.sample("x", dist.Normal(net(data.unsqueeze(-1)).squeeze(-1) + z, 1.0).to_event(1), obs=data)
+
+        svi = SVI(model, guide, ppl.optim.Adam({"lr": 0.05}))
+        callback = lambda step, loss: net.train(step < 20)  # noqa: E731
+        return svi.run(40, DATA, progress_bar=False, compile=compile, callback=callback).losses
+
+    torch.testing.assert_close(run("never"), run("auto"), rtol=1e-10, atol=0)
+
+
 @pytest.mark.parametrize("changes", [1, 2, 40])
 def test_numbers_that_a_callback_changes_are_not_frozen(changes, start, early, monkeypatch):
     """SCALE is read by the model, and changed by the callback: now and then, or in each step."""
@@ -495,6 +518,22 @@ def test_enumeration_and_errors_of_the_programs_themselves():
     assert found.is_captured, found
     with pytest.raises(ValueError, match="'k'"):
         ppl.engine.explain(model, lambda data: None, DATA)
+
+
+def test_what_the_first_step_alone_does_is_no_effect(capsys):
+    known = {}
+
+    def body(z, data):
+        if len(data) not in known:
+            print("made")
+            known[len(data)] = data.exp().mean()
+        return z * known[len(data)]
+
+    found = ppl.engine.explain(model_with(body), guide, DATA)
+    assert found.is_captured, found
+    assert found.effects == ()
+    assert known == {}
+    assert capsys.readouterr().out == ""
 
 
 def test_a_change_that_nobody_can_see_shows_in_the_second_recording():
