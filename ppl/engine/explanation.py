@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl.engine.cost import Cost, cost_of
-from ppl.engine.recorder import CannotCapture, Recorder
+from ppl.engine.recorder import CannotCapture, Recorder, could_not_record
 from ppl.engine.surroundings import Plain
 from ppl.engine.training import Step, record_step
 from ppl.engine.undo import undone
@@ -105,9 +105,11 @@ def explain(
             step, marks = record()
             torch.rand(())  # another step's random numbers
             other, _ = record()
+            why = other.same_as(step)
         except CannotCapture as error:
             return _refused(error, seen.effects, seen.plain)
-        why = other.same_as(step)
+        except Exception as error:  # the eager step went well
+            return _refused(could_not_record(error), seen.effects, seen.plain)
     if why:
         instead = "Sites, shapes and numbers must be the same in all steps, or depend on the arguments' shapes alone."
         return _refused(

@@ -28,20 +28,29 @@ INSTEAD = {
     "keeps may not change",
     "nonzero": "keep the mask itself and write torch.where(mask, x, 0): how many entries there are may not change",
     "repeat_interleave": "give repeat_interleave its output_size, if that is always the same",
+    "full": "write x.expand(shape) instead of torch.full(shape, x)",
     "allclose": "write the condition as a tensor, (x - y).abs().max() < tolerance, and torch.where",
     "equal": "write the condition as a tensor, (x == y).all(), and torch.where",
+    "clone": "write x.clone() instead of copy.deepcopy(x) or pickle",
     "": "write torch.where, a mask, or an enumerated site instead",
 }
 _SAME = {
     "__array__": "numpy",
     "__array_wrap__": "numpy",
     "__dlpack__": "numpy",
+    "__deepcopy__": "clone",
+    "__reduce_ex__": "clone",
     "untyped_storage": "numpy",
     "__repr__": "text",
     "__str__": "text",
     "__format__": "text",
     "as_tensor": "tensor",
     "asarray": "tensor",
+    "zeros": "__index__",
+    "ones": "__index__",
+    "empty": "__index__",
+    "rand": "__index__",
+    "randn": "__index__",
     "masked_select": "mask",
     "__getitem__": "mask",
     "__setitem__": "mask",
@@ -90,7 +99,10 @@ class Looks(TorchFunctionMode):
         finally:
             self.asked = ""
 
-    @property
-    def instead(self) -> str:
-        """What to write in place of the function that is running."""
-        return INSTEAD.get(self.asked, INSTEAD[""])
+    def instead(self, is_shape: bool = False) -> str:
+        """What to write in place of the function that is running.
+
+        Args: is_shape, whether a shape depends on values, rather than Python asking for a number.
+        """
+        asked = "__index__" if self.asked == "mask" and not is_shape else self.asked
+        return INSTEAD.get(asked, INSTEAD[""])

@@ -31,6 +31,11 @@ class CannotCapture(ValueError):
         self.reason, self.line, self.site, self.instead = reason, line, site, instead
 
 
+def could_not_record(error: Exception) -> CannotCapture:
+    """What to raise for any other error that comes up in a recording of what went well before."""
+    return CannotCapture(f"Recording it raised {type(error).__name__}: {error}")
+
+
 @dataclass(slots=True)
 class Recording:
     """A program with the tensors that were its inputs when it was recorded."""
@@ -76,6 +81,7 @@ class Recorder(TorchDispatchMode):
         self._kept: list[Tensor] = []  # so that no id comes up twice
         self._draws: list[tuple[Any, tuple[Any, ...], Ref, Tensor]] = []
         self._next_draw = 0
+        self._stream = torch.get_rng_state()  # as the latest draw left it
 
     # -- values
 
@@ -120,9 +126,15 @@ class Recorder(TorchDispatchMode):
         if func in OUTSPOKEN:
             with self:
                 return OUTSPOKEN[func](*args, **kwargs)
+        if name.startswith("aten.set_."):
+            raise self._refuse(
+                "a tensor is made of another's memory, as copy.deepcopy and pickle do", "write x.clone() instead"
+            )
         refs, named = pytree.tree_map_only(Tensor, self.ref, (args, kwargs))
         numbers = references((refs, named))
         is_random = torch.Tag.nondeterministic_seeded in func.tags
+        if is_random:
+            self.check_stream()
         if is_random and self._next_draw < len(self._draws):
             return self._again(func, args)
         is_static = not is_random and all(i in self.static for i in numbers)
@@ -132,7 +144,7 @@ class Recorder(TorchDispatchMode):
         if depends and not is_static:
             what = f"what {name} gives has a shape that depends on values that change from step to step"
             is_shape = torch.Tag.dynamic_output_shape in func.tags or name == "aten.index.Tensor"
-            raise self._refuse(what if is_shape else _READ, self.read_by.instead)
+            raise self._refuse(what if is_shape else _READ, self.read_by.instead(is_shape))
         written = written_by(func, args, kwargs)
         for tensor in written:
             self._save(tensor)
@@ -158,7 +170,7 @@ class Recorder(TorchDispatchMode):
         """
         ref = self.ref(tensor)
         if ref.index not in self.static:
-            raise self._refuse(_READ, self.read_by.instead)
+            raise self._refuse(_READ, self.read_by.instead())
         with _disable_current_modes():
             copy = tensor.detach().clone()
         self.looks.append((Op("aten.equal.default", (ref, self.ref(copy)), {}, None), True))
@@ -187,6 +199,21 @@ class Recorder(TorchDispatchMode):
     def go_back(self, draws: int) -> None:
         """The draws from here on repeat those after the first `draws`."""
         self._next_draw = draws
+        self._follow_stream()
+
+    def check_stream(self) -> None:
+        """Raise CannotCapture if somebody else has set torch's random state."""
+        with _disable_current_modes():
+            is_same = torch.equal(torch.get_rng_state(), self._stream)
+        if not is_same:
+            raise self._refuse(
+                "the program sets torch's random state, as torch.manual_seed, fork_rng and handlers.seed do",
+                "set it before the run",
+            )
+
+    def _follow_stream(self) -> None:
+        with _disable_current_modes():
+            self._stream = torch.get_rng_state()
 
     def _save(self, tensor: Tensor) -> None:
         """Keep what a tensor from outside holds before it is written into, be it through a view."""
@@ -202,6 +229,7 @@ class Recorder(TorchDispatchMode):
                 out = self._copy(out, result)
             self._draws.append((func, args, out, result))
         self._next_draw = len(self._draws)
+        self._follow_stream()
 
     def _again(self, func: Any, args: Any) -> Any:
         first, given, out, result = self._draws[self._next_draw]
@@ -212,6 +240,7 @@ class Recorder(TorchDispatchMode):
             raise self._refuse("runs that start from one random state make different draws")
         self._next_draw += 1
         func(*args)  # so that the generator moves on
+        self._follow_stream()
         if name.endswith("_"):
             target: Tensor = args[0]
             self.program.ops.append(Op("aten.copy_.default", (self.ref(target), out), {}, self.ref(target)))
@@ -325,6 +354,7 @@ def record(function: Callable[[], Any], changing: Sequence[Tensor] = ()) -> Reco
         rng = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
         with rng, validation_enabled(False), recorder.seen, WithoutLooks(), recorder.read_by, recorder:
             results = function()
+            recorder.check_stream()
         return recorder.finish(results)
     finally:
         watcher.reset(token)

@@ -46,7 +46,8 @@ def undone(modules: Iterable[torch.nn.Module] = ()) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for tensor, old in reversed(saving.saved.values()):
-                tensor.copy_(old)
+                if tensor.shape == old.shape:  # or else it was made in the block
+                    tensor.copy_(old)
         for module, held in before:
             _put_back(vars(module), held)
 

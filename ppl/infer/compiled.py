@@ -176,7 +176,7 @@ class Stepper:
                     raise changing(plain)
                 raise CannotCapture(f"The program changes from step to step: {why}.")
             self._begin(way, step, left)
-        except (CannotCapture, Unsupported) as error:
+        except (ValueError, Unsupported) as error:  # CannotCapture, or that something cannot be written down
             self._give_up(way, error)
 
     def _rehearse(self, way: Way, args: Args, kwargs: Kwargs) -> Step:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ppl.engine.recorder import CannotCapture
+from ppl.engine.recorder import CannotCapture, could_not_record
 from ppl.engine.surroundings import Plain
 from ppl.engine.training import Step, record_step
 from ppl.engine.watch import Effect, watch
@@ -46,7 +46,12 @@ def rehearse(svi: SVI, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Rehe
     if used_up:
         raise CannotCapture(describe(used_up))
     with seen:
-        step = record_step(loss, leaves, svi.loss.baselines.means, (args, dict(kwargs)))
+        try:
+            step = record_step(loss, leaves, svi.loss.baselines.means, (args, dict(kwargs)))
+        except CannotCapture:
+            raise
+        except Exception as error:  # eager steps went well, and go on
+            raise could_not_record(error) from error
     return Rehearsal(step, seen.effects, seen.plain)
 
 

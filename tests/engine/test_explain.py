@@ -103,7 +103,33 @@ def compares(z, data):
     return z if torch.equal(z, z.abs()) else -z
 
 
+def copies_deeply(z, data):
+    return z + copy.deepcopy(z.detach())
+
+
+def takes_a_part(z, data):
+    return z + data[: z.abs().long() + 1].sum()
+
+
+def makes_as_many_as_drawn(z, data):
+    return z + torch.zeros(z.abs().long() + 1).sum()
+
+
+def seeds(z, data):
+    torch.manual_seed(3)
+    return z + torch.randn(())
+
+
+def forks(z, data):
+    with torch.random.fork_rng(devices=[]):
+        return z + torch.randn(())
+
+
 REFUSED = [
+    (seeds, "random state", "before the run", "torch.randn(())"),
+    (copies_deeply, "memory", "x.clone()", "copy.deepcopy"),
+    (takes_a_part, "reads a value", "mask=i < n", "data[: z.abs"),
+    (makes_as_many_as_drawn, "reads a value", "mask=i < n", "torch.zeros("),
     (branches, "reads a value", "torch.where", "if z > 0"),
     (takes_the_item, "reads a value", "instead of .item()", "z.item()"),
     (takes_an_integer, "reads a value", "instead of int()", "int(z)"),
@@ -520,6 +546,12 @@ def test_enumeration_and_errors_of_the_programs_themselves():
         ppl.engine.explain(model, lambda data: None, DATA)
 
 
+def test_a_fork_of_the_random_state_is_refused():
+    found = ppl.engine.explain(model_with(forks), guide, DATA)
+    assert not found.is_captured
+    assert "random state" in found.reason
+
+
 def test_what_the_first_step_alone_does_is_no_effect(capsys):
     known = {}
 
@@ -534,6 +566,21 @@ def test_what_the_first_step_alone_does_is_no_effect(capsys):
     assert found.effects == ()
     assert known == {}
     assert capsys.readouterr().out == ""
+
+
+def test_an_error_in_a_recording_alone_does_not_end_a_run(start, early):
+    def body(z, data):
+        if ppl.tensors.rewind.is_recorded():
+            raise ZeroDivisionError("only here")
+        return z
+
+    found = ppl.engine.explain(model_with(body), guide, DATA)
+    assert not found.is_captured
+    assert "ZeroDivisionError: only here" in found.reason
+    expected = losses_of(body, "never", start)
+    with pytest.warns(UserWarning, match="ZeroDivisionError: only here"):
+        found = losses_of(body, "auto", start)
+    assert torch.equal(expected[0], found[0])
 
 
 def test_a_change_that_nobody_can_see_shows_in_the_second_recording():
