@@ -17,7 +17,7 @@ from torch import Tensor
 from ppl.engine.packing import Spread, contiguous_join, lay_out, layout_of
 from ppl.engine.rules import RULES, Static, unpack, update
 from ppl.engine.schedules import Outlook, Unsupported
-from ppl.optim import _ClippedAdam, _count_change, _Lean
+from ppl.optim import _ClippedAdam, _count_change, _Lean, _update_adam
 
 __all__ = ["Outdated", "Plan", "Unsupported", "plan_of", "unpack", "update"]
 
@@ -127,8 +127,11 @@ class Plan:
                     carries += [contiguous_join(pack, _buffers(leaves, states, name), own) for name in pack["states"]]
         return carries
 
-    def scatter(self, carries: Sequence[Tensor], steps_done: int) -> None:
-        """Copy carries back into the leaves and the optimiser's own state, as after so many more steps."""
+    def scatter(self, carries: Sequence[Tensor], steps_done: int, parameters: bool = True, states: bool = True) -> None:
+        """Copy carries back into the leaves and the optimiser's own state, as after so many more steps.
+
+        Args: parameters, states: which of the two.
+        """
         sources: list[Tensor] = []
         targets: list[Tensor] = []
         counts: list[Tensor] = []
@@ -136,21 +139,25 @@ class Plan:
             if self._spreads is None:
                 packs = [pack for pack in self.packs for _ in range(1 + len(pack["states"]))]
                 self._spreads = [Spread(pack, carry) for pack, carry in zip(packs, carries, strict=True)]
-            known = self._states() if steps_done else [self.optimizer.state.get(leaf, {}) for leaf in self.leaves]
+            known = (
+                self._states()
+                if steps_done and states
+                else [self.optimizer.state.get(leaf, {}) for leaf in self.leaves]
+            )
             packed = zip(self._spreads, carries, strict=True)
             for pack in self.packs:
-                states = [known[i] for i in pack["leaves"]]
+                own = [known[i] for i in pack["leaves"]]
                 # while no step was done, buffers that are not there yet are zero, and stay so
-                there = steps_done or all(s.get(name) is not None for s in states for name in pack["states"])
+                there = steps_done or all(s.get(name) is not None for s in own for name in pack["states"])
                 for name, (spread, carry) in zip((None, *pack["states"]), packed, strict=False):
-                    if name is None:
+                    if name is None and parameters:
                         targets += [self.leaves[i] for i in pack["leaves"]]
                         sources += spread(carry)
-                    elif there:
-                        targets += [state[name] for state in states]
+                    elif name is not None and there and states:
+                        targets += [state[name] for state in own]
                         sources += spread(carry)
-                if steps_done and self._rule.counts:
-                    counts += [state["step"] for state in states]
+                if steps_done and self._rule.counts and states:
+                    counts += [state["step"] for state in own]
             if targets:
                 torch._foreach_copy_(targets, sources)
             if counts:
@@ -268,6 +275,8 @@ def _rule_of(optimizer: torch.optim.Optimizer) -> str:
     step = own = inspect.unwrap(kind.step)
     if issubclass(kind, _Lean) and kind.step is _Lean.step:
         step, own = kind.update, _Lean.step
+        if step is _update_adam:  # a shorter way to the same kernel
+            step = inspect.unwrap(torch.optim.Adam.step)
     wrapped = vars(optimizer).get("step", own)  # schedules and hooks put a wrapper there
     for known, rule in _KINDS:
         if step is inspect.unwrap(known.step) and inspect.unwrap(wrapped) is own:

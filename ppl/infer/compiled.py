@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ppl.engine import cache
+from ppl.engine import cache, operators
 from ppl.engine.background import Compilation, CompileError
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
@@ -133,7 +133,7 @@ class Stepper:
             n = max(1, min(n, int(BLOCK / way.step_time))) if way.step_time else min(n, 16)
         start = time.perf_counter()
         try:
-            losses = blocks.run(n, tensors_in((args, kwargs)), self.svi.num_steps, self._done)
+            losses = blocks.run(n, tensors_in(args, kwargs), self.svi.num_steps, self._done)
         except (Outdated, Unsupported):
             way.blocks = way.first = losses = None
         if losses is None:
@@ -163,6 +163,8 @@ class Stepper:
         ):
             return
         try:
+            if not operators.are_ready(way.expected(left) >= VERY_LONG, self.compile == "always"):
+                return
             before = way.rehearsal
             step = self._rehearse(way, args, kwargs)
             if way.first is None:
@@ -176,7 +178,7 @@ class Stepper:
                     raise changing(plain)
                 raise CannotCapture(f"The program changes from step to step: {why}.")
             self._begin(way, step, left)
-        except (ValueError, Unsupported) as error:  # CannotCapture, or that something cannot be written down
+        except (ValueError, Unsupported, CompileError) as error:  # a ValueError: CannotCapture, or what cannot be text
             self._give_up(way, error)
 
     def _rehearse(self, way: Way, args: Args, kwargs: Kwargs) -> Step:
@@ -251,6 +253,7 @@ class Stepper:
 def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks:
     """The step for such arguments, compiled. Raises: ValueError saying why it cannot be."""
     try:
+        operators.are_ready(start=True, wait=True)
         rehearsal = rehearse(svi, args, kwargs)
         if rehearsal.effects:
             _warn(f"SVI compiles the step nevertheless. {describe(rehearsal.effects)}", stacklevel=4)
@@ -280,6 +283,8 @@ def blocks_of(svi: SVI, step: Step) -> Blocks:
 
 def kind_of(args: Args, kwargs: Kwargs) -> Any:
     """What arguments must have in common to share a program: their structure, shapes, types and values that are no tensors."""
+    if not kwargs and all(type(t) is Tensor for t in args):  # mostly
+        return tuple, tuple((t.shape, t.dtype, t.device) for t in args)
     leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
     return structure, tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else _plain(t) for t in leaves)
 
