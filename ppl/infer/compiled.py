@@ -21,6 +21,7 @@ from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
 from ppl.engine.training import Blocks, Step, tensors_in
 from ppl.infer.rehearsal import Rehearsal, changing, describe, rehearse
+from ppl.tensors import native
 
 if TYPE_CHECKING:
     from ppl.infer.svi import SVI
@@ -86,6 +87,7 @@ class Stepper:
             asked: Any = os.environ.get("PPL_COMPILE", "auto")
             compile = asked if asked in ("always", "never") else "auto"
         self.svi, self.compile = svi, compile
+        native.forget()
         self.ways: dict[Any, Way] = {}
         self.unreported: list[float] = []  # the losses of the latest block
         self._pending: tuple[Way, Compilation] | None = None
