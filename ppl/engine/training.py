@@ -186,6 +186,7 @@ class Blocks:
         self.written = sorted(i for i in step.recording.written if i in step.parts.step.inputs)
         self._blank = plan.rows(1).new_zeros(self.capacity, plan.width)
         self._given: tuple[Any, list[Tensor], Any] | None = None
+        self._is_hidden = False  # whether its sources may change unseen
         self.is_compiled = False
         self._loader: Any = None
 
@@ -230,11 +231,14 @@ class Blocks:
             arguments[place] if (place := self.step.arguments.get(i)) is not None else tensors[i]
             for i in self.step.parts.before.inputs
         ]
-        key = [(id(source), source._version) for source in sources]
-        if self._given is None or key != self._given[0]:
+        if self._given is not None and not self._is_hidden:
+            key = [(id(source), source._version) for source in sources]
+        if self._given is None or self._is_hidden or key != self._given[0]:
             given = self.step.bind(arguments)
             if given is None:
                 return None
+            self._is_hidden = any(map(_may_change_unseen, sources))
+            key = [] if self._is_hidden else [(id(source), source._version) for source in sources]
             self._given = key, given, sources  # which lives as long as its ids are known
         return self._given[1]
 
@@ -276,6 +280,11 @@ class Blocks:
                 tensor.copy_(value)
             done(losses)
         return losses
+
+
+def _may_change_unseen(tensor: Tensor) -> bool:
+    """Whether a tensor counts no changes: those made by numpy, in whose memory it lies, or in inference mode."""
+    return tensor.is_inference() or not tensor.untyped_storage().resizable()
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ from ppl.engine.background import Compilation, CompileError
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
 from ppl.engine.training import Blocks, Step, record_step, tensors_in
+from ppl.infer.interrupts import Interrupts
+from ppl.stack import active
 
 if TYPE_CHECKING:
     from ppl.infer.svi import SVI
@@ -54,6 +56,7 @@ class Way:
     waiting: Blocks | None = None  # to be used when they are compiled, being slow as long as they are not
     step_time: float = 0.0  # of the latest block
     num_blocks: int = 0  # taken in this way
+    num_loads: int = 0  # of programs that could not be loaded
     given_up: bool = False
 
     @property
@@ -70,20 +73,22 @@ class Stepper:
     """Takes steps, eagerly or compiled.
 
     Args: compile, when to compile: "auto", once the rest of the run is long enough; "always", before the third step;
-        "never".
+        "never"; interrupts, which let Ctrl-C through while the compiler is waited for.
     Raises: ValueError for another word.
     """
 
-    def __init__(self, svi: SVI, compile: Compile) -> None:
+    def __init__(self, svi: SVI, compile: Compile, interrupts: Interrupts) -> None:
         if compile not in ("auto", "always", "never"):
             raise ValueError(f"SVI: compile must be 'auto', 'always' or 'never', got {compile!r}.")
         if compile == "auto":
             asked: Any = os.environ.get("PPL_COMPILE", "auto")
             compile = asked if asked in ("always", "never") else "auto"
-        self.svi, self.compile = svi, compile
+        self.svi, self.compile, self.interrupts = svi, compile, interrupts
         self.ways: dict[Any, Way] = {}
         self.unreported: list[float] = []  # the losses of the latest block
         self._pending: tuple[Way, Compilation] | None = None
+        self._others = Way(given_up=True)  # for kinds of arguments beyond SHAPES
+        self._situation: tuple[Any, ...] = ()
 
     def advance(self, args: Args, kwargs: Kwargs, left: int, most: int) -> list[float]:
         """Take some steps with these arguments, at most `most`; returns their losses.
@@ -92,6 +97,7 @@ class Stepper:
         """
         if self.compile == "never":
             return [self.svi.step(*args, **kwargs)]
+        self._look_around()
         way = self._way(args, kwargs)
         if not way.eager_left:
             self._prepare(way, args, kwargs, left)
@@ -110,15 +116,29 @@ class Stepper:
     def _way(self, args: Args, kwargs: Kwargs) -> Way:
         key = kind_of(args, kwargs)
         way = self.ways.get(key)
-        if way is None:
-            way = self.ways[key] = Way(given_up=len(self.ways) >= SHAPES)
-            if len(self.ways) == SHAPES + 1:
+        if way is None and len(self.ways) < SHAPES:
+            way = self.ways[key] = Way()
+        elif way is None:
+            way = self._others
+            if not way.eager_steps:
                 _warn(
-                    f"SVI: {_describe_change(list(self.ways))} Each kind of arguments takes a program of its own, so that "
-                    f"those after the first {SHAPES} are not compiled: pad the batches to few shapes, or give numbers that "
-                    "change as tensors."
+                    f"SVI: {_describe_change([*self.ways, key], args, kwargs)} Each kind of arguments takes a program of its "
+                    f"own, so that those after the first {SHAPES} are not compiled: pad the batches to few shapes, or give "
+                    "numbers that change as tensors."
                 )
         return way
+
+    def _look_around(self) -> None:
+        """Forget the programs where what they were recorded from has been replaced, as a callback may do."""
+        svi = self.svi
+        found = svi.model, svi.guide, svi.loss, svi.optimizer, svi.params, svi.params.version, torch.get_default_dtype()
+        if any(
+            a is not b and not (isinstance(a, int) and a == b) for a, b in zip(found, self._situation, strict=False)
+        ):
+            self.close()
+            for way in self.ways.values():
+                way.blocks = way.waiting = way.first = None
+        self._situation = found
 
     # -- compiled steps
 
@@ -151,7 +171,7 @@ class Stepper:
         """Bring the compiled program a little nearer."""
         if self._pending is not None:
             self._look()
-        if way.given_up or way.blocks or way.waiting or not self.svi.is_checked:
+        if way.given_up or way.blocks or way.waiting or not self.svi.is_ready:
             return
         if self.compile == "auto" and (
             way.eager_steps < 2 or way.eager_steps % APART or way.expected(left) < LONG or self._pending is not None
@@ -176,15 +196,19 @@ class Stepper:
         blocks = blocks_of(svi, step)
         job = blocks.job().encode()
         key = cache.key_of(job)
-        if key in _loaded:
-            self._use(way, blocks, _loaded[key])
+        if key in _loaded and load(blocks, key, _loaded[key]):
+            self._use(way, blocks)
             return
-        self._use(way, blocks, None)
+        blocks.load(None)
+        self._use(way, blocks)
         if self.compile == "auto" and way.expected(left) < VERY_LONG and cache.find(key) is None:
             return
+        self._start(way, job, key)
+
+    def _start(self, way: Way, job: bytes, key: str) -> None:
         self._pending = way, Compilation(job, key)
         if self.compile == "always":
-            with contextlib.suppress(CompileError):  # which comes up again at once
+            with contextlib.suppress(CompileError), self.interrupts.opened():  # an error comes up again at once
                 self._pending[1].wait()
         self._look()
 
@@ -197,15 +221,21 @@ class Stepper:
             self._pending = None
             self._give_up(way, error)
             return
-        if package is not None:
+        if package is None:
+            return
+        self._pending = None
+        blocks = way.blocks or way.waiting
+        if blocks is None:
             _loaded[compilation.key] = package
-            self._pending = None
-            blocks = way.blocks or way.waiting
-            if blocks is not None:
-                self._use(way, blocks, package)
+        elif load(blocks, compilation.key, package):
+            self._use(way, blocks)
+        elif way.num_loads:
+            self._give_up(way, CompileError(f"the compiled program cannot be loaded from {package}."))
+        else:
+            way.num_loads += 1
+            self._start(way, blocks.job().encode(), compilation.key)
 
-    def _use(self, way: Way, blocks: Blocks, package: Path | None) -> None:
-        blocks.load(package)
+    def _use(self, way: Way, blocks: Blocks) -> None:
         way.blocks, way.waiting, way.step_time = blocks, None, 0.0
 
     def _give_up(self, way: Way, error: Exception) -> None:
@@ -240,12 +270,27 @@ def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks:
         blocks = blocks_of(svi, step)
         job = blocks.job().encode()
         key = cache.key_of(job)
-        if key not in _loaded:
-            _loaded[key] = Compilation(job, key).wait()
+        for _ in range(2):  # the second time, after a program that is gone or was none
+            package = _loaded[key] if key in _loaded else Compilation(job, key).wait()
+            if load(blocks, key, package):
+                return blocks
     except (Unsupported, CompileError) as error:
         raise ValueError(f"SVI.compile: {error}") from error
-    blocks.load(_loaded[key])
-    return blocks
+    raise ValueError(f"SVI.compile: the compiled program cannot be loaded from {package}.")
+
+
+def load(blocks: Blocks, key: str, package: Path) -> bool:
+    """Load a compiled program; one that is gone, or cannot be loaded, is forgotten and removed."""
+    try:
+        blocks.load(package)
+    except (RuntimeError, OSError):
+        _loaded.pop(key, None)
+        with contextlib.suppress(OSError):
+            package.unlink()
+        blocks.load(None)
+        return False
+    _loaded[key] = package
+    return True
 
 
 def blocks_of(svi: SVI, step: Step) -> Blocks:
@@ -258,31 +303,58 @@ def blocks_of(svi: SVI, step: Step) -> Blocks:
 
 
 def kind_of(args: Args, kwargs: Kwargs) -> Any:
-    """What arguments must have in common to share a program: their structure, shapes, types and values that are no tensors."""
+    """What steps must have in common to share a program.
+
+    That is: the arguments' structure, shapes, types and values that are no tensors; the handlers around; default dtype.
+    """
     leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
-    return structure, tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else _plain(t) for t in leaves)
+    kinds = tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else _plain(t) for t in leaves)
+    return structure, kinds, tuple(map(_Same, active())), torch.get_default_dtype()
+
+
+class _Same:
+    """An object as part of a key: equal to itself alone, and kept, so that no later one is taken for it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
 
 
 def _plain(value: Any) -> Any:
-    return (
-        (type(value), value) if isinstance(value, (bool, int, float, str, torch.dtype)) or value is None else id(value)
-    )
+    if isinstance(value, (bool, int, float, str, torch.dtype)) or value is None:
+        return type(value), value
+    return _Same(value)
 
 
-def _describe_change(kinds: list[Any]) -> str:
+def _describe_change(kinds: list[Any], args: Args, kwargs: Kwargs) -> str:
     """Which argument has differed, in words."""
-    (first, one), (last, other) = kinds[0], kinds[-1]
-    if first != last:
+    if any(kind[0] != kinds[0][0] for kind in kinds):
         return "the arguments' structure changes from step to step."
-    for place, (a, b) in enumerate(zip(one, other, strict=True)):
-        if a != b:
-            seen = list(
-                dict.fromkeys(
-                    str(tuple(kind[1][place][0]) if len(kind[1][place]) == 3 else kind[1][place][1]) for kind in kinds
-                )
-            )
-            return f"argument {place} has come in {len(kinds)} kinds ({', '.join(seen)})."
-    return "the arguments change from step to step."
+    paths = [path for path, _ in pytree.tree_flatten_with_path((args, dict(kwargs)))[0]]
+    for path, *found in zip(paths, *(kind[1] for kind in kinds), strict=True):
+        if any(one != found[0] for one in found):
+            seen = ", ".join(dict.fromkeys(map(_describe_kind, found)))
+            _, name, *inside = path
+            where = f"{_key(name)!r}{pytree.keystr(tuple(inside))}"
+            return f"argument {where} has come in {len(kinds)} kinds ({seen})."
+    return "what is around the steps changes from one to the next."
+
+
+def _key(entry: Any) -> Any:
+    return entry.idx if isinstance(entry, pytree.SequenceKey) else entry.key
+
+
+def _describe_kind(kind: Any) -> str:
+    if isinstance(kind, _Same):
+        return f"a {type(kind.value).__name__}"
+    return str(tuple(kind[0])) if isinstance(kind[0], torch.Size) else repr(kind[1])
 
 
 def _warn(text: str) -> None:
