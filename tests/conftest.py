@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import ppl
+from ppl.tensors import native
 
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)  # here too, for the constants of test modules
@@ -27,3 +28,17 @@ def clean_slate():
     left = list(ppl.stack.active())
     ppl.stack._stack.set(None)
     assert not left, f"handlers left on the stack: {left}"
+
+
+@pytest.fixture(params=["torch", "native"])
+def sweeps(request):
+    """Both ways through chains: by torch's operators, and by our own, which the first test that wants them compiles."""
+    if request.param == "torch":
+        with native.disabled():
+            yield
+        return
+    try:
+        native.build()
+    except native.CannotCompile as error:
+        pytest.skip(str(error))
+    yield

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from random_programs import Choices, Network, Node
+from random_programs import LARGEST, MOST_RUNS, Choices, Network, Node
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -39,12 +39,12 @@ class Piece(Node):
         odds = self.table[..., None, None]
         return torch.where(inside, ways + k * logsigmoid(odds) + rest * logsigmoid(-odds), -torch.inf)
 
-    def alike(self) -> Tensor:
-        """The log weights of a masked place, whose possible values weigh alike."""
-        like = self.logits().detach()
-        if not self.counts:
-            return torch.zeros_like(like) - torch.tensor(float(self.size)).log()
-        return torch.where(like > -torch.inf, torch.zeros_like(like), -torch.inf).log_softmax(-1)
+    def alike(self, weigh: bool) -> Tensor:
+        """The log weights of a masked place, whose possible values weigh alike; `weigh`, whether the weights sum to 1."""
+        like = torch.zeros_like(self.logits()).detach()
+        if self.counts:
+            like = like.masked_fill(self.logits() == -torch.inf, -torch.inf)
+        return like.log_softmax(-1) if weigh else like
 
 
 @dataclass(frozen=True)
@@ -128,14 +128,53 @@ class Arrangement(Network):
         shape = [self.plates[p] if p in ordered else 1 for p in reversed(range(max(ordered, default=-1) + 1))]
         return tensor.reshape([*shape, *rest])
 
+    def locate(self, name: str, cell: tuple[int, ...]) -> tuple[str, list[int], tuple[int, ...]]:
+        where = dict(zip(self.node(name).home, cell, strict=True))
+        turn = where.pop(self.loop, None) if self.loop is not None else None
+        ordered = sorted(where, reverse=True)
+        site = name if turn is None else f"{name}_{turn}"
+        return site, [self.plates[p] for p in ordered], tuple(where[p] for p in ordered)
+
     # -- as sums over everything
 
     def known(self, node: Any, cell: tuple[int, ...]) -> int | None:
-        """The value of an entry, where it is data."""
+        """The value of an entry, where it is data or the only one."""
+        if node.size == 1:
+            return 0
         at = tuple(reversed(cell))
         if node.data is None or (node.seen is not None and not bool(node.seen[at])):
             return None
         return int(node.data[at])
+
+    def is_refused(self) -> bool:
+        """Whether the data of some place lie outside of the support for all choices in sight there, or a guide's value does."""
+        guided = {node.name for node in self.guide if node.mark == "sequential" and not node.counts}
+        for node in (n for n in self.nodes if n.counts and not self._has_branches(n)):
+            for cell in self.cells(node):
+                own = node.size - 1 if node.name in guided else self.known(node, cell)
+                seen = node.mask is None or bool(node.mask[tuple(reversed(cell))])
+                if own is not None and seen and own > self._trials(node, cell):
+                    return True
+        return False
+
+    def _has_branches(self, node: Any) -> bool:
+        """Whether a node depends on sites that are chosen value by value, of which another one may allow the data."""
+        parents = [self.node(p) for p in node.parents]
+        return any((p in self.latent and p.mark == "sequential") or self._has_branches(p) for p in parents)
+
+    def _trials(self, node: Any, cell: tuple[int, ...]) -> int:
+        """The largest value in sight of the parent whose successes a node counts."""
+        parent = self.node(node.parents[0])
+        where = dict(zip(node.home, cell, strict=True))
+        at = tuple(where[p] for p in parent.home)
+        known = self.known(parent, at)
+        if known is not None:
+            return known
+        if not parent.counts or parent.name in {n.name for n in self.guide}:
+            return parent.size - 1
+        # what one place of a site allows is in sight at all of them
+        turn = parent.home.index(self.loop) if self.loop in parent.home else None
+        return max(self._trials(parent, c) for c in self.cells(parent) if turn is None or c[turn] == at[turn])
 
     def axes(self) -> dict[tuple[str, tuple[int, ...]], int]:
         entries = [(n.name, cell) for n in self.latent for cell in self.cells(n) if self.known(n, cell) is None]
@@ -153,15 +192,19 @@ class Arrangement(Network):
         for node in self.nodes if nodes is None else nodes:
             logits = node.logits()
             for cell in self.cells(node):
-                total = total + self._entry(node, logits, cell, axes)
+                total = total + self._entry(node, logits, cell, axes, weigh_masked)
         return total.expand([self.node(name).size for name, _ in axes])
 
-    def _entry(self, node: Any, logits: Tensor, cell: tuple[int, ...], axes: dict[Any, int]) -> Tensor:
+    def _entry(
+        self, node: Any, logits: Tensor, cell: tuple[int, ...], axes: dict[Any, int], weigh_masked: bool = True
+    ) -> Tensor:
         where = dict(zip(node.home, cell, strict=True))
         at = tuple(reversed(cell))
         own = self.known(node, cell)
         masked = node.mask is not None and not bool(node.mask[at])
-        entry = logits[at] if not masked else node.alike()[at] if own is None else torch.zeros_like(logits[at])
+        entry = (
+            logits[at] if not masked else node.alike(weigh_masked)[at] if own is None else torch.zeros_like(logits[at])
+        )
         places = [(p, tuple(where[i] for i in self.node(p).home)) for p in node.parents] + [(node.name, cell)]
         values = [self.known(self.node(p), c) for p, c in places[:-1]] + [own]
         for position in reversed(range(len(places))):
@@ -213,7 +256,10 @@ class Arranger(Choices):
         return Arrangement(plates, tuple(nodes), tuple(guide), scale, self.history, self.loop, self.whole)
 
     def _piece(self, node: Node, plain: Network, nodes: list[Any]) -> Piece:
-        """A node again, with what an arrangement has to add; where a part of plate 0 is seen, all stand in it."""
+        """A node again, with what an arrangement has to add; where a part of plate 0 is seen, all stand in it.
+
+        If it would make the joint larger than LARGEST, it is observed; if the runs more than MOST_RUNS, it is parallel.
+        """
         rng = self.rng
         home = node.plates
         if self.whole and 0 not in home:
@@ -232,19 +278,21 @@ class Arranger(Choices):
         if node.mark is not None and rng.random() < self.share:  # partly observed
             data = torch.zeros(batch, dtype=torch.long)  # a value that any support has
             seen = torch.rand(batch, generator=self.generator) < 0.5
-            piece = Piece(**{**vars(piece), "data": data, "seen": seen})
-        elif node.mark is not None and self._is_too_large(plain.plates, [*nodes, piece]):
+            piece = replace(piece, data=data, seen=seen)
+        if node.mark == "sequential" and self._runs(plain.plates, [*nodes, piece]) > MOST_RUNS:
+            piece = replace(piece, mark="parallel")
+        if node.mark is not None and self._made(plain.plates, [*nodes, piece], 1.0).count() > LARGEST:
             seen = torch.ones(batch, dtype=torch.bool)  # nothing is left to sum
-            piece = Piece(**{**vars(piece), "data": torch.zeros(batch, dtype=torch.long), "seen": seen})
+            piece = replace(piece, data=torch.zeros(batch, dtype=torch.long), seen=seen)
         return piece
 
-    def _is_too_large(self, plates: tuple[int, ...], nodes: list[Any]) -> bool:
+    def _runs(self, plates: tuple[int, ...], nodes: list[Any]) -> int:
+        """How often a program runs, value by value."""
         runs = 1
-        made = self._made(plates, nodes, 1.0)
-        for node in made.latent:
+        for node in self._made(plates, nodes, 1.0).latent:
             turns = plates[self.loop] if self.loop is not None and self.loop in node.plates else 1
             runs *= node.size**turns if node.mark == "sequential" else 1
-        return made.count() > 3000 or runs > 16
+        return runs
 
     def _guided(self, model: Arrangement) -> tuple[list[Piece], list[Piece]]:
         """The model with guided nodes unmasked, and the guide."""
@@ -262,12 +310,23 @@ class Arranger(Choices):
             parents = [n.name for n in rng.sample(fit, min(len(fit), rng.randint(0, 1))) if n.name not in recent]
             looks = [n.name for n in data if set(n.plates) <= set(node.plates)]
             parents += recent + rng.sample(looks, min(len(looks), rng.randint(0, 1)))
+            if node.counts and rng.random() < 0.8:  # a guide that does not count proposes what is impossible
+                if not any(n.name in node.parents for n in guide):
+                    continue
+                parents = [*node.parents]
             made = self._node(
                 node.name, node.size, node.plates, tuple(parents), [*model.nodes], model.plates, node.mark, node.step
             )
-            guide.append(Piece(**{**vars(made), "mask": None}, expand=rng.random() < 0.2))
+            piece = Piece(**{**vars(made), "mask": None}, expand=rng.random() < 0.2)
+            if node.counts and parents == [*node.parents]:
+                table = torch.randn(node.table.shape, generator=self.generator, dtype=torch.float64).requires_grad_()
+                piece = replace(piece, table=table, counts=True)
+            guide.append(piece)
         named = {n.name for n in guide}
-        nodes = [Piece(**{**vars(n), "mask": None}) if n.name in named else n for n in model.nodes]
+        nodes = [replace(n, mask=None) if n.name in named else n for n in model.nodes]
+        for i, node in enumerate(nodes):
+            if node.counts and node.data is not None and node.parents[0] in named and rng.random() < 0.8:
+                nodes[i] = replace(node, data=torch.zeros_like(node.data))  # which all that the guide proposes allows
         return nodes, guide
 
 

@@ -115,6 +115,11 @@ class Network:
         width = max((p + 1 for p in node.plates), default=0)
         return tuple(self.plates[p] if p in node.plates else 1 for p in reversed(range(width)))
 
+    def locate(self, name: str, cell: tuple[int, ...]) -> tuple[str, list[int], tuple[int, ...]]:
+        """The site that an entry of a node stands in, the sizes of its plates, and the entry's place in these."""
+        ordered = sorted(self.node(name).home, reverse=True)
+        return name, [self.plates[p] for p in ordered], tuple(reversed(cell))
+
     # -- as sums over everything
 
     def axes(self) -> dict[tuple[str, tuple[int, ...]], int]:
@@ -137,17 +142,22 @@ class Network:
         return self.count() > LARGEST or runs > MOST_RUNS
 
     def joint(self, nodes: tuple[Node, ...] | None = None, weigh_masked: bool = True) -> Tensor:
-        """The log density of all latent entries and the data, an axis for each latent entry."""
+        """The log density of all latent entries and the data, an axis for each latent entry.
+
+        Args: weigh_masked, whether the weights of a masked choice's values sum to 1, rather than being 1 each.
+        """
         axes = self.axes()
         total = torch.zeros((1,) * len(axes), dtype=torch.float64)
         for node in self.nodes if nodes is None else nodes:
             logits = node.logits()
             for cell in self.cells(node):
-                total = total + self._entry(node, logits, cell, axes)
+                total = total + self._entry(node, logits, cell, axes, weigh_masked)
         sizes = [node.size for node in self.latent for _ in self.cells(node)]
         return total.expand(sizes)
 
-    def _entry(self, node: Node, logits: Tensor, cell: tuple[int, ...], axes: dict[Any, int]) -> Tensor:
+    def _entry(
+        self, node: Node, logits: Tensor, cell: tuple[int, ...], axes: dict[Any, int], weigh_masked: bool = True
+    ) -> Tensor:
         """One entry's log density, with its dims on the right axes."""
         ordered = sorted(node.home, reverse=True)  # the table's plates go from the left, the highest number first
         where = dict(zip(node.home, cell, strict=True))
@@ -163,8 +173,8 @@ class Network:
                 entry = torch.zeros_like(entry)
         else:
             names.append((node.name, cell))
-            if not mask:  # a masked choice weighs its values alike, with weights that sum to 1
-                entry = torch.zeros_like(entry) - torch.tensor(float(node.size)).log()
+            if not mask:
+                entry = torch.zeros_like(entry) - torch.tensor(float(node.size if weigh_masked else 1)).log()
         data_parents = [i for i, name in enumerate(names) if name not in axes]
         assert not data_parents
         dims = [axes[name] for name in names]
@@ -186,7 +196,7 @@ class Network:
         axes = self.axes()
         others = [axis for (name, _), axis in axes.items() if name not in named]
         log_p = self.joint()
-        log_p = log_p.logsumexp(others, keepdim=True) if others else log_p
+        log_p = log_sum(log_p, others) if others else log_p
         log_q = torch.zeros((1,) * len(axes), dtype=torch.float64)
         for node in self.guide:
             logits = node.logits()
@@ -205,6 +215,14 @@ class Network:
         others = [i for i in range(joint.dim()) if i != axis]
         log = joint.logsumexp(others) if others else joint
         return log.softmax(0)
+
+
+def log_sum(log: Tensor, dims: list[int]) -> Tensor:
+    """torch.logsumexp with dims kept, whose gradients are zero and not NaN where all is impossible."""
+    top = log.detach().amax(dims, keepdim=True)
+    top = torch.where(top.isfinite(), top, 0.0)
+    total = (log - top).exp().sum(dims, keepdim=True)
+    return torch.where(total > 0, torch.where(total > 0, total, 1.0).log() + top, -torch.inf)
 
 
 @dataclass

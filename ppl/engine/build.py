@@ -15,6 +15,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from ppl.engine.job import Job, is_fine, take_step
 from ppl.engine.native import CannotCompile
 from ppl.engine.noise import fast_draws
+from ppl.tensors import native
 
 
 class Block(torch.nn.Module):
@@ -54,6 +55,7 @@ def build(code: bytes, target: Path) -> None:
     with contextlib.suppress(CannotCompile, OSError):  # draws are made without it, too
         fast_draws(build=True)
     job = Job.decode(code)
+    native.load()  # the program may have operators of ours
     torch.set_default_dtype(job.default)
     options: dict[str, Any] = {
         "fallback_random": True,  # torch's own generator, as in eager steps

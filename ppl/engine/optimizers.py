@@ -127,8 +127,11 @@ class Plan:
                     carries += [contiguous_join(pack, _buffers(leaves, states, name), own) for name in pack["states"]]
         return carries
 
-    def scatter(self, carries: Sequence[Tensor], steps_done: int) -> None:
-        """Copy carries back into the leaves and the optimiser's own state, as after so many more steps."""
+    def scatter(self, carries: Sequence[Tensor], steps_done: int, parameters: bool = True, states: bool = True) -> None:
+        """Copy carries back into the leaves and the optimiser's own state, as after so many more steps.
+
+        Args: parameters, states: which of the two.
+        """
         sources: list[Tensor] = []
         targets: list[Tensor] = []
         counts: list[Tensor] = []
@@ -136,21 +139,25 @@ class Plan:
             if self._spreads is None:
                 packs = [pack for pack in self.packs for _ in range(1 + len(pack["states"]))]
                 self._spreads = [Spread(pack, carry) for pack, carry in zip(packs, carries, strict=True)]
-            known = self._states() if steps_done else [self.optimizer.state.get(leaf, {}) for leaf in self.leaves]
+            known = (
+                self._states()
+                if steps_done and states
+                else [self.optimizer.state.get(leaf, {}) for leaf in self.leaves]
+            )
             packed = zip(self._spreads, carries, strict=True)
             for pack in self.packs:
-                states = [known[i] for i in pack["leaves"]]
+                own = [known[i] for i in pack["leaves"]]
                 # while no step was done, buffers that are not there yet are zero, and stay so
-                there = steps_done or all(s.get(name) is not None for s in states for name in pack["states"])
+                there = steps_done or all(s.get(name) is not None for s in own for name in pack["states"])
                 for name, (spread, carry) in zip((None, *pack["states"]), packed, strict=False):
-                    if name is None:
+                    if name is None and parameters:
                         targets += [self.leaves[i] for i in pack["leaves"]]
                         sources += spread(carry)
-                    elif there:
-                        targets += [state[name] for state in states]
+                    elif name is not None and there and states:
+                        targets += [state[name] for state in own]
                         sources += spread(carry)
-                if steps_done and self._rule.counts:
-                    counts += [state["step"] for state in states]
+                if steps_done and self._rule.counts and states:
+                    counts += [state["step"] for state in own]
             if targets:
                 torch._foreach_copy_(targets, sources)
             if counts:

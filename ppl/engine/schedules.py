@@ -58,7 +58,10 @@ class Outlook:
             return rates, [[momentum_of(group)] for group in groups], groups
         before = self._remember()
         try:
-            rates, momenta = self._run(num, num_steps)
+            try:
+                rates, momenta = self._run(num, num_steps)
+            except ValueError as error:  # a schedule that ends: the step that is one too many says so itself
+                raise Unsupported(str(error)) from error
             self._seen = num, num_steps, rates, self._remember()
             return rates, momenta, [dict(group) for group in groups]
         finally:

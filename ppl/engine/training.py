@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ppl.engine.recorder import CannotCapture, Recording, record
 from ppl.engine.replay import Replay
 
 State = MutableMapping[str, Tensor]
+Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 #: Steps in a block, at most, and bytes of random numbers that are drawn ahead.
 LONGEST, AHEAD = 512, 2**23
 
@@ -77,12 +78,12 @@ class Step:
         return list(self.recording.tensors.items())
 
 
-def record_step(loss: Callable[[], Tensor], parameters: Sequence[Tensor], state: State, arguments: Any) -> Step:
+def record_step(loss: Callable[[], Tensor], parameters: Sequence[Tensor], state: State, arguments: Arguments) -> Step:
     """Write down how a loss and its gradients are computed, without taking a step.
 
     Args:
         state: tensors that the loss function replaces from step to step, by name; as before afterwards.
-        arguments: a nest of the tensors that differ from call to call.
+        arguments: positional and named ones; their tensors differ from call to call.
     Raises: CannotCapture with the user's line.
     """
     before = dict(state)
@@ -102,7 +103,7 @@ def record_step(loss: Callable[[], Tensor], parameters: Sequence[Tensor], state:
     return _understand(recording, parameters, before, arguments)
 
 
-def _understand(recording: Recording, parameters: Sequence[Tensor], before: State, arguments: Any) -> Step:
+def _understand(recording: Recording, parameters: Sequence[Tensor], before: State, arguments: Arguments) -> Step:
     loss, grads, after = recording.results
     if before.keys() != after.keys():
         raise CannotCapture("The first step makes running means that later steps have.")
@@ -119,7 +120,7 @@ def _understand(recording: Recording, parameters: Sequence[Tensor], before: Stat
             parts.given.append(i)
             parts.before.outputs.append(i)
     known = {id(t): i for i, t in recording.tensors.items()}
-    places = {id(t): place for place, t in enumerate(tensors_in(arguments))}
+    places = {id(t): place for place, t in enumerate(tensors_in(*arguments))}
     used = [n for n, g in enumerate(grads) if g is not None]
     for n in used:
         if known.get(id(parameters[n])) is None or known[id(parameters[n])] in recording.written:
@@ -164,9 +165,11 @@ def _difference(a: Step, b: Step) -> str:
     return "it does other operations, or some of other shapes"
 
 
-def tensors_in(nest: Any) -> list[Tensor]:
-    """The tensors in a nest of arguments, in order."""
-    return [leaf for leaf in pytree.tree_leaves(nest) if isinstance(leaf, Tensor)]
+def tensors_in(args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
+    """The tensors among arguments and in nests of them, in order."""
+    if not kwargs and all(type(t) is Tensor for t in args):
+        return list(args)
+    return [leaf for leaf in pytree.tree_leaves((args, dict(kwargs or {}))) if isinstance(leaf, Tensor)]
 
 
 class Blocks:
@@ -185,9 +188,11 @@ class Blocks:
         self.noise = Noise([draw for _, draw in step.draws], self.capacity)
         self.written = sorted(i for i in step.recording.written if i in step.parts.step.inputs)
         self._blank = plan.rows(1).new_zeros(self.capacity, plan.width)
+        self._counts: dict[int, Tensor] = {}
         self._given: tuple[Any, list[Tensor], Any] | None = None
         self._is_hidden = False  # whether its sources may change unseen
         self.is_compiled = False
+        self._written = [step.recording.tensors[i] for i in self.written]
         self._loader: Any = None
 
     def job(self) -> Job:
@@ -207,7 +212,7 @@ class Blocks:
             [(i, *place) for (i, _), place in zip(step.draws, self.noise.places, strict=True)],
             self.plan.packs,
             self.plan.clip,
-            [Spec.of(t) for t in self.plan.gather()],
+            [Spec.of(t) for t in self.plan.gather(own=False)],
             Spec.of(self._blank),
             [Spec.of(buffer) for buffer in self.noise.buffers],
             spec.dtype,
@@ -224,7 +229,7 @@ class Blocks:
         self.is_compiled = package is not None
         self.noise.library = fast_draws()
 
-    def _bind(self, arguments: Sequence[Tensor]) -> list[Tensor] | None:
+    def bind(self, arguments: Sequence[Tensor]) -> list[Tensor] | None:
         """The step's static inputs; those found last, if nothing that they were made from has changed."""
         tensors = self.step.recording.tensors
         sources = [
@@ -248,38 +253,50 @@ class Blocks:
         Args: num_steps, how many steps there were before; done, called with the losses when the steps count.
         Returns: the losses, (n,); or None where NaN came up or the arguments do not fit, and no step was taken.
         """
-        given = self._bind(arguments)
+        given = self.bind(arguments)
         if given is None:
             return None
         start = torch.get_rng_state()
         try:
-            carries = self.plan.gather()
-            names = list(self.step.state)
-            written = [self.step.recording.tensors[i] for i in self.written]
-            others = [*(self.state[name] for name in names), *written]
             rows = self.plan.rows(n, num_steps)
             if n < self.capacity:
                 rows = torch.cat((rows, self._blank[n:]))
-            self.noise.fill(n)
-            inputs = [torch.tensor(n), *carries, *others, rows, *self.noise.buffers, *given]
-            results = self._loader.boxed_run(inputs)
-            fine = bool(results[-1])
+            found = self.call(n, self.plan.gather(own=False), rows, given)
         except BaseException:
             torch.set_rng_state(start)
             raise
-        if not fine:
+        if found is None:
             torch.set_rng_state(start)
             return None
-        losses: Tensor = results[-2][:n]
-        after, after_others = results[: len(carries)], results[len(carries) : -2]
+        losses, carries, others = found
         with uninterrupted():
-            self.plan.scatter(after, n)
+            self.plan.scatter(carries, n)
             self.plan.commit(n)
-            self.state.update(zip(names, after_others, strict=False))
-            for tensor, value in zip(written, after_others[len(names) :], strict=True):
-                tensor.copy_(value)
+            self.keep(others)
             done(losses)
         return losses
+
+    def call(
+        self, n: int, carries: list[Tensor], rows: Tensor, given: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]] | None:
+        """Call the program; nothing but the random state changes.
+
+        Returns: the losses, the carries, and the other carries, which `keep` takes; None where NaN came up.
+        """
+        others = [*(self.state[name] for name in self.step.state), *self._written]
+        if n not in self._counts:
+            self._counts[n] = torch.tensor(n)
+        self.noise.fill(n)
+        results = self._loader.boxed_run([self._counts[n], *carries, *others, rows, *self.noise.buffers, *given])
+        if not results[-1]:
+            return None
+        return results[-2][:n], results[: len(carries)], results[len(carries) : -2]
+
+    def keep(self, others: Sequence[Tensor]) -> None:
+        """Write state and buffers back that a call has given."""
+        self.state.update(zip(self.step.state, others, strict=False))
+        for tensor, value in zip(self._written, others[len(self.step.state) :], strict=True):
+            tensor.copy_(value)
 
 
 def _may_change_unseen(tensor: Tensor) -> bool:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ppl.engine import cache
+from ppl.engine import cache, operators
 from ppl.engine.background import Compilation, CompileError
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
 from ppl.engine.training import Blocks, Step, record_step, tensors_in
 from ppl.infer.interrupts import Interrupts
-from ppl.stack import active
+from ppl.stack import active, is_running
 
 if TYPE_CHECKING:
     from ppl.infer.svi import SVI
@@ -131,7 +131,15 @@ class Stepper:
     def _look_around(self) -> None:
         """Forget the programs where what they were recorded from has been replaced, as a callback may do."""
         svi = self.svi
-        found = svi.model, svi.guide, svi.loss, svi.optimizer, svi.params, svi.params.version, torch.get_default_dtype()
+        found = (
+            svi.model,
+            svi.guide,
+            svi.loss,
+            svi._optimizer,
+            svi.params,
+            svi.params.version,
+            torch.get_default_dtype(),
+        )
         if any(
             a is not b and not (isinstance(a, int) and a == b) for a, b in zip(found, self._situation, strict=False)
         ):
@@ -148,7 +156,7 @@ class Stepper:
             n = max(1, min(n, int(BLOCK / way.step_time))) if way.step_time else min(n, 16)
         start = time.perf_counter()
         try:
-            losses = blocks.run(n, tensors_in((args, kwargs)), self.svi.num_steps, self._done)
+            losses = blocks.run(n, tensors_in(args, kwargs), self.svi.num_steps, self._done)
         except (Outdated, Unsupported):
             way.blocks = way.first = losses = None
         if losses is None:
@@ -178,6 +186,10 @@ class Stepper:
         ):
             return
         try:
+            waits = self.compile == "always"
+            with self.interrupts.opened() if waits else contextlib.nullcontext():
+                if not operators.are_ready(way.expected(left) >= VERY_LONG, waits):
+                    return
             step = rehearse(self.svi, args, kwargs)
             if way.first is None:
                 way.first = step
@@ -188,7 +200,7 @@ class Stepper:
             if why:
                 raise CannotCapture(f"The program changes from step to step: {why}.")
             self._begin(way, step, left)
-        except (CannotCapture, Unsupported) as error:
+        except (CannotCapture, Unsupported, CompileError) as error:
             self._give_up(way, error)
 
     def _begin(self, way: Way, step: Step, left: int) -> None:
@@ -263,6 +275,7 @@ def rehearse(svi: SVI, args: Args, kwargs: Kwargs) -> Step:
 def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks:
     """The step for such arguments, compiled. Raises: ValueError saying why it cannot be."""
     try:
+        operators.are_ready(start=True, wait=True)
         first, step = rehearse(svi, args, kwargs), rehearse(svi, args, kwargs)
         why = step.same_as(first)
         if why:
@@ -307,9 +320,12 @@ def kind_of(args: Args, kwargs: Kwargs) -> Any:
 
     That is: the arguments' structure, shapes, types and values that are no tensors; the handlers around; default dtype.
     """
+    around = tuple(map(_Same, active())) if is_running() else (), torch.get_default_dtype()
+    if not kwargs and all(type(t) is Tensor for t in args):  # mostly
+        return tuple, tuple((t.shape, t.dtype, t.device) for t in args), *around
     leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
     kinds = tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else _plain(t) for t in leaves)
-    return structure, kinds, tuple(map(_Same, active())), torch.get_default_dtype()
+    return structure, kinds, *around
 
 
 class _Same:

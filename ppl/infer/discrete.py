@@ -48,7 +48,7 @@ def infer_discrete(
 
     @functools.wraps(program)
     def inferred(*args: Any, **kwargs: Any) -> Any:
-        record = posterior(enumerate_program(program, args, kwargs, first_available_dim), temperature, memory_limit)
-        return replay(program, record)(*args, **kwargs)
+        found = enumerate_program(program, args, kwargs, first_available_dim, maximised=temperature == 0)
+        return replay(program, posterior(found, temperature, memory_limit))(*args, **kwargs)
 
     return inferred

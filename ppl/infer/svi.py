@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from ppl.distributions.validation import describe_entries, is_validation_enabled
 from ppl.engine.optimizers import Outdated, Unsupported
-from ppl.engine.training import Blocks, tensors_in
+from ppl.engine.single import Single
+from ppl.engine.training import tensors_in
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.batches import Device
@@ -73,15 +74,16 @@ class SVI:
         self.loss = Trace_ELBO() if loss is None else loss
         self.params = ParamStore() if params is None else params
         self.num_steps = 0  # steps taken so far
-        self.optimizer: torch.optim.Optimizer | None = None
-        self.scheduler: Any = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._scheduler: Any = None
+        self._latest: Single | None = None  # which program took the last step, and may hold the optimiser's state
         self._version = -1
         self.trained: list[tuple[str, Tensor]] = []  # names and leaves of what the optimiser updates
         self._pending: dict[str, Any] | None = None
         self._dtype = torch.get_default_dtype()  # of the losses
         self._last = math.nan  # the latest loss
         self.is_checked = False  # whether an eager step has looked at everything
-        self._programs: dict[Any, Blocks] = {}  # of `compile`, by the kind of arguments
+        self._programs: dict[Any, Single] = {}  # of `compile`, by the kind of arguments
 
     @property
     def is_ready(self) -> bool:
@@ -107,23 +109,24 @@ class SVI:
         leaves = [(name, self.params.unconstrained(name)) for name in names if name in self.params]
         self.trained = [(name, leaf) for name, leaf in leaves if leaf.requires_grad]
         self._version = self.params.version
-        self._programs.clear()  # of other leaves
+        self._forget()  # programs of other parameters
         self._build()
 
     def _build(self) -> None:
         """Give the optimiser the parameters it does not have yet."""
         if not self.trained:
             return
-        if self.optimizer is None:
-            self.optimizer = self.optim.build(self.trained)
-            self.scheduler = self.optim.scheduler(self.optimizer)
+        optimizer = self.optimizer
+        if optimizer is None:
+            self._optimizer = optimizer = self.optim.build(self.trained)
+            self._scheduler = self.optim.scheduler(optimizer)
         else:
-            known = {id(leaf) for group in self.optimizer.param_groups for leaf in group["params"]}
-            self.optim.extend(self.optimizer, [(name, leaf) for name, leaf in self.trained if id(leaf) not in known])
+            known = {id(leaf) for group in optimizer.param_groups for leaf in group["params"]}
+            self.optim.extend(optimizer, [(name, leaf) for name, leaf in self.trained if id(leaf) not in known])
         if self._pending is not None:
-            self.optimizer.load_state_dict(self._pending["optimizer"])
-            if self.scheduler is not None:
-                self.scheduler.load_state_dict(self._pending["scheduler"])
+            optimizer.load_state_dict(self._pending["optimizer"])
+            if self._scheduler is not None:
+                self._scheduler.load_state_dict(self._pending["scheduler"])
             self._pending = None
 
     # -- steps
@@ -181,18 +184,47 @@ class SVI:
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 self.evaluate_loss(*args, **kwargs)
             self.is_checked = True
-        self._programs[kind_of(args, kwargs)] = compile_step(self, args, kwargs)
+        self._programs[kind_of(args, kwargs)] = Single(compile_step(self, args, kwargs))
 
     def _compiled_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
-        blocks = self._programs.get(kind_of(args, kwargs))
-        if blocks is None:
+        program = self._programs.get(kind_of(args, kwargs))
+        if program is not self._latest:
+            self._flush()
+            self._latest = program
+        if program is None:
             return None
         try:
-            found = blocks.run(1, tensors_in((args, kwargs)), self.num_steps, self.count)
+            found = program.step(tensors_in(args, kwargs), self.num_steps, self.count)
         except (Outdated, Unsupported):  # the optimiser's options are no longer those that were compiled
-            self._programs.clear()
+            self._forget()
             return None
-        return None if found is None else self._last
+        if found is None:
+            self._flush()
+            return None
+        return self._last
+
+    def _flush(self) -> None:
+        """Bring the optimiser's state up to date."""
+        if self._latest is not None:
+            self._latest.flush()
+            self._latest = None
+
+    def _forget(self) -> None:
+        """Forget compiled programs."""
+        self._flush()
+        self._programs.clear()
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """The torch optimiser; None before the first step, or without parameters."""
+        self._flush()
+        return self._optimizer
+
+    @property
+    def scheduler(self) -> Any:
+        """The learning-rate schedule, if there is one."""
+        self._flush()
+        return self._scheduler
 
     def count(self, losses: Tensor) -> None:
         """Count steps that a program has taken."""
@@ -398,12 +430,12 @@ class SVI:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`; the optimiser takes its part at the next step."""
+        self._forget()
         self.params.load_state_dict(state["params"])
         self.loss.load_state_dict(state["loss"])
         self.num_steps = int(state["num_steps"])
         self.is_checked = False
-        self._programs.clear()
-        self.optimizer = self.scheduler = None
+        self._optimizer = self._scheduler = None
         self._version = -1
         self.trained = []
         pending = {key: state[key] for key in ("trained", "optimizer", "scheduler")}

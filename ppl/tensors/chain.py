@@ -4,15 +4,16 @@ A chain has states z_0 … z_T with K values, log weights `log_initial[z_0]`, `l
 optionally, `log_emissions[t][z_{t+1}]`, which are added to the matrices. -inf is an impossible step.
 
 Where nothing is being traced, vectors pass through the chain in real space, checked to be as exact as with logs (see
-`sweep.py`); long chains of few vectors are cut into blocks that are worked out side by side. Within `torch.compile`,
-`make_fx`, `vmap` and other transforms, an associative tree over matrices of logs, in O(log T) depth.
+`sweep.py`); long chains of few vectors are cut into blocks that are worked out side by side. On a processor all of this
+is one operator, `ppl::chain`, where that has been compiled (`native.py`, `chain.cpp`). Within `torch.compile`, `make_fx`,
+`vmap` and other transforms, an associative tree over matrices of logs, in O(log T) depth.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,10 +22,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ppl.tensors.log_matrix import log_matmul
+from ppl.tensors.native_chain import is_native, sweep, sweep_back
 from ppl.tensors.rewind import is_recorded
 from ppl.tensors.scan import Bundle, associative_reduce, associative_scan
 from ppl.tensors.semiring import log_sum_exp, maximum
-from ppl.tensors.sweep import PERIOD, Chain, Gradients, RealChain, Swept, log_forward, log_gradients
+from ppl.tensors.sweep import PERIOD, Chain, Gradients, RealChain, Swept, by_inputs, log_forward, log_gradients
 
 #: The products in a step that take as long as the call that starts them: below, blocks of a chain go side by side.
 CALL = 2**13
@@ -130,7 +132,12 @@ def num_steps(log_matrices: Tensor, log_emissions: Tensor | None) -> int:
 
 def is_eager(*tensors: Tensor) -> bool:
     """Whether values may be looked at: no compiler, tracer or function transform is at work, no data is missing."""
-    if torch.compiler.is_compiling() or get_proxy_mode() is not None or is_recorded():
+    return not is_recorded() and has_values(*tensors)
+
+
+def has_values(*tensors: Tensor) -> bool:
+    """Whether operations are done as they are called, on data; they may be written down meanwhile, to be done again."""
+    if torch.compiler.is_compiling() or get_proxy_mode() is not None:
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return False
@@ -153,9 +160,10 @@ def _through(
     """
     length = num_steps(log_matrices, log_emissions)
     tensors = [x for x in (rows, log_matrices, log_emissions, log_final) if x is not None]
-    if length > 1 and batch.numel() and is_eager(*tensors):
+    may_sweep = is_native(*tensors) if is_recorded() else True
+    if length > 1 and batch.numel() and may_sweep and has_values(*tensors):
         count = _num_blocks(length, batch.numel(), rows.shape[-1])
-        if count > 1:
+        if count > 1 and not is_native(*tensors):
             return _by_blocks(rows, log_matrices, log_emissions, batch, log_final, length, count)
         found: Tensor = _Through.apply(batch, rows, log_matrices, log_emissions, log_final)  # type: ignore[no-untyped-call]
         return found
@@ -263,6 +271,13 @@ class _Through(torch.autograd.Function):
     ) -> Tensor:
         chain = _flat(rows, log_matrices, log_emissions, batch)
         ctx.batch, ctx.attempt, last = batch, None, None
+        ctx.is_native = is_native(chain.initial)
+        if ctx.is_native:
+            ends = None if log_final is None else _ends(log_final, chain, batch)
+            result, kept = sweep(chain, ends)
+            tensors = (chain.initial, chain.matrices, chain.emissions, ends, *kept)
+            ctx.save_for_backward(rows, log_matrices, log_emissions, log_final, *tensors, result)
+            return result.view(*batch, *result.shape[1:]).to(rows.dtype, copy=True)
         for real in _attempts(chain):
             swept = real.forward()
             if swept is not None:
@@ -279,10 +294,18 @@ class _Through(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, last, result = ctx.saved_tensors
-        rows, log_matrices, log_emissions, log_final = inputs
+        inputs = ctx.saved_tensors[:4]
         if torch.is_grad_enabled():
             return None, *_twice(inputs, ctx.needs_input_grad[1:], gradient)
+        if ctx.is_native:
+            *flat, ends, after, weights, scales, result = ctx.saved_tensors[4:]
+            gradient = gradient.to(result.dtype).reshape(result.shape)
+            found, by_final = sweep_back(Chain(*flat), ends, (after, weights, scales), result, gradient)
+            if by_final is not None:
+                by_final = by_final.view(*ctx.batch, *by_final.shape[1:])
+            return None, *by_inputs(found, by_final, ctx.batch, inputs)
+        rows, log_matrices, log_emissions, log_final = inputs
+        last, result = ctx.saved_tensors[4:]
         gradient = gradient.to(last.dtype).masked_fill(result.isneginf(), 0.0)
         chain = _flat(rows, log_matrices, log_emissions, ctx.batch)
         by_final = None
@@ -296,24 +319,7 @@ class _Through(torch.autograd.Function):
             found = _gradients(chain, ctx.attempt, ends, gradient.reshape(*last.shape[:-1], 1))
         else:
             found = _of_weighted(chain, ctx.attempt, last, gradient.reshape(last.shape))
-        shape = (*ctx.batch, -1, *chain.matrices.shape[-2:])
-        by_matrix = found.matrices.transpose(0, 1)
-        by_matrix = by_matrix[0] if chain.matrices.shape[1] == 1 else by_matrix.reshape(shape)
-        grads = (
-            found.initial.reshape(*ctx.batch, *last.shape[1:]),
-            by_matrix,
-            found.emissions.transpose(0, 1).reshape(shape[:-1]),
-            by_final,
-        )
-        return None, *(
-            None if x is None or g is None else _sum_to(g, x.shape).to(x.dtype)
-            for g, x in zip(grads, inputs, strict=True)
-        )
-
-
-def _sum_to(x: Tensor, shape: torch.Size) -> Tensor:
-    """Summed over what was broadcast; dims of size 1 on the left may be missing."""
-    return x if x.shape == shape else x.reshape(shape) if x.numel() == shape.numel() else x.sum_to_size(shape)
+        return None, *by_inputs(found, by_final, ctx.batch, inputs)
 
 
 def _of_weighted(chain: Chain, attempt: tuple[RealChain, Swept] | None, last: Tensor, gradient: Tensor) -> Gradients:
@@ -334,7 +340,13 @@ def _of_positive(chain: Chain, attempt: tuple[RealChain, Swept] | None, last: Te
     return _gradients(chain, attempt, log_final, weights.sum(-1, keepdim=True))
 
 
-def _twice(inputs: list[Tensor | None], needed: tuple[bool, ...], gradient: Tensor) -> list[Tensor | None]:
+def _ends(log_final: Tensor, chain: Chain, batch: torch.Size) -> Tensor:
+    """Final log weights for each row. Shapes: -> (n, R, K)."""
+    shape = chain.initial.shape
+    return log_final.to(chain.initial.dtype).expand(*batch, *shape[1:]).reshape(shape)
+
+
+def _twice(inputs: Sequence[Tensor | None], needed: tuple[bool, ...], gradient: Tensor) -> list[Tensor | None]:
     """The gradients as functions that can be differentiated again."""
     rows, log_matrices, log_emissions, log_final = inputs
     assert rows is not None and log_matrices is not None

@@ -2,8 +2,9 @@
 
 A step is `p = v @ m; v = p * e`, with the matrix's columns scaled to a maximum of 1 and all column scales in `e`. Numbers
 are held relative to a vector's largest one. What is lost to underflow is below `tiny` for each term, so an entry of `p`
-above `K · tiny / eps` is as exact as rounding allows, whatever its place; one that is smaller must be impossible (every
-way to it has weight zero). That is checked after all steps at once. Where it does not hold, float64 is tried, and then
+above `K · tiny / eps` is as exact as rounding allows, whatever its place, or above `K · tiny / scale` where a vector was
+scaled up from less than `eps` (what is below `tiny` is rounded to multiples of `eps · tiny`); one that is smaller must be
+impossible (every way to it has weight zero). That is checked after all steps at once. Where it does not hold, float64 is tried, and then
 the sweep is done again with logs.
 """
 
@@ -65,7 +66,7 @@ class RealChain:
         self.num_steps, k = chain.emissions.shape[0], chain.emissions.shape[-1]
         info = torch.finfo(chain.emissions.dtype)
         self.smallest = k * info.tiny / info.eps
-        self.tiny = info.tiny
+        self.tiny, self.eps = info.tiny, info.eps
         columns = _finite(chain.matrices.amax(-2))
         self.log_weights = chain.emissions + columns
         self.tops = _finite(self.log_weights.amax(-1, keepdim=True))
@@ -77,7 +78,7 @@ class RealChain:
         top = _finite(self.chain.initial.amax(-1, keepdim=True))
         start = (self.chain.initial - top).exp_()
         before, after, scales = self._sweep(start, self._steps(self.matrices), self.weights[:-1])
-        if not self._is_exact(after):
+        if not self._is_exact(after, scales):
             return None
         return Swept(before, after, top, scales.log_())
 
@@ -97,7 +98,7 @@ class RealChain:
         ending = log_final + self.log_weights[-1][:, None]
         start = (ending - _finite(ending.amax(-1, keepdim=True))).exp_()
         before, after, scales = self._sweep(start, self._steps(self._turned()), self.weights[:-1], reverse=True)
-        if not self._is_exact(after, log_final):
+        if not self._is_exact(after, scales, log_final):
             return None
         return Swept(before, after, start, scales)
 
@@ -109,7 +110,7 @@ class RealChain:
         start = swept.before[0] * back.after[0]
         sums = start.sum(-1, keepdim=True)
         least = torch.minimum(evidence.amin(0), sums)
-        if not bool(((least >= self.smallest) | (total == 0)).all()):
+        if not bool(((least >= self._least(back.log_scales)) | (total == 0)).all()):
             return None
         factor = total / evidence.clamp_min(self.tiny)
         by_emission = (shares * factor).sum(2)
@@ -176,16 +177,21 @@ class RealChain:
         scale = torch.stack(scales).view(-1, n, rows, 1) if scales else start.new_empty((0, n, rows, 1))
         return before.view(length, n, rows, k), after.view(length, n, rows, k), scale
 
-    def _is_exact(self, after: Tensor, log_final: Tensor | None = None) -> bool:
+    def _least(self, scales: Tensor) -> Tensor | float:
+        """The smallest entry that is exact in each row's vectors. Shapes: (…, n, R, 1) -> (n, R, 1)."""
+        return (self.eps / scales.amin(0)).clamp_min_(1.0).mul_(self.smallest) if len(scales) else self.smallest
+
+    def _is_exact(self, after: Tensor, scales: Tensor, log_final: Tensor | None = None) -> bool:
         """Whether what came after the matrices lost nothing to underflow, on the way forward or back from an end."""
-        if not after.numel() or bool(after.amin() >= self.smallest):
+        least = self._least(scales)
+        if not after.numel() or bool((after.amin(0) >= least).all()):
             return True
         chain, reverse = self.chain, log_final is not None
         start = chain.initial if log_final is None else log_final + self.log_weights[-1][:, None]
         matrices, weights = self._possible(chain.matrices), self._possible(self.log_weights[:-1])
         steps = self._steps(matrices.mT if reverse else matrices)
         possible = self._sweep(self._possible(start), steps, weights, reverse, possible=True)[1]
-        return bool(((after >= self.smallest) | (possible == 0)).all())
+        return bool(((after >= least) | (possible == 0)).all())
 
     def _possible(self, log_weights: Tensor) -> Tensor:
         return log_weights.isneginf().logical_not_().to(self.weights.dtype)
@@ -228,3 +234,26 @@ def _log_steps(matrices: Tensor, length: int) -> list[Tensor]:
 
 def _finite(x: Tensor) -> Tensor:
     return x.masked_fill(x.isneginf(), 0.0)
+
+
+def by_inputs(
+    found: Gradients, by_final: Tensor | None, batch: torch.Size, inputs: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """The gradients of a chain as those of the tensors that it was made of."""
+    shape = (*batch, -1, *found.matrices.shape[-2:])
+    by_matrix = found.matrices.transpose(0, 1)
+    by_matrix = by_matrix[0] if by_matrix.shape[0] == 1 else by_matrix.reshape(shape)
+    grads = (
+        found.initial.reshape(*batch, *found.initial.shape[1:]),
+        by_matrix,
+        found.emissions.transpose(0, 1).reshape(shape[:-1]),
+        by_final,
+    )
+    return [
+        None if x is None or g is None else _sum_to(g, x.shape).to(x.dtype) for g, x in zip(grads, inputs, strict=True)
+    ]
+
+
+def _sum_to(x: Tensor, shape: torch.Size) -> Tensor:
+    """Summed over what was broadcast; dims of size 1 on the left may be missing."""
+    return x if x.shape == shape else x.reshape(shape) if x.numel() == shape.numel() else x.sum_to_size(shape)

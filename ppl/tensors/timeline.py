@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl.tensors.chain import chain_evidence, chain_forward, chain_product
+from ppl.tensors.chain import chain_evidence, chain_forward, chain_product, has_values
 from ppl.tensors.factor import Axes, Factor, add, take, union
 from ppl.tensors.semiring import Reduction, log_sum_exp
 
@@ -229,10 +229,32 @@ def _matrices(
 
 def _unrepeated(tensor: Tensor) -> Tensor:
     """A tensor with size 1 along dims where it only repeats itself without taking memory."""
+    if 0 not in tensor.stride():
+        return tensor
+    repeated = _repeated(tensor)
+    if repeated is not None:
+        return repeated
     for dim, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
         if stride == 0 and size > 1:
             tensor = tensor.narrow(dim, 0, 1)
     return tensor
+
+
+def _repeated(tensor: Tensor) -> Tensor | None:
+    """What an expanded tensor repeats, with size 1 along those dims; None where it is not a rearrangement of a whole tensor.
+
+    A slice of the expanded one is the same, but its gradient would take as much memory as if nothing were repeated.
+    """
+    base = tensor._base if has_values(tensor) else None
+    if base is None or base.requires_grad != tensor.requires_grad or base.storage_offset() != tensor.storage_offset():
+        return None
+    places = {stride: dim for dim, (size, stride) in enumerate(zip(base.shape, base.stride(), strict=True)) if size > 1}
+    shape = [size if stride else 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
+    order = [places.get(stride, -1) for size, stride in zip(shape, tensor.stride(), strict=True) if size > 1]
+    if sorted(order) != sorted(places.values()) or [base.shape[d] for d in order] != [n for n in shape if n > 1]:
+        return None
+    order += [dim for dim, size in enumerate(base.shape) if size == 1]
+    return base.permute(order).view(shape)
 
 
 def _compact(factor: Factor) -> Factor:

@@ -262,3 +262,25 @@ def test_a_draw_below_a_choice_says_nothing_about_it_and_is_shown_with_it(mark, 
     assert (y[z == 0].abs() < 0.05).all()
     expected, error = (1.0, 0.0) if temperature == 0 else (0.55, 4 * math.sqrt(0.45 * 0.55 / 200))
     assert abs(z.double().mean() - expected) <= error
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("how", ["observed", "partly observed", "masked"])
+def test_a_masked_place_says_nothing_about_how_many_values_it_could_have(mark, how):
+    """The most probable n is 1: 0.6 · 0.9 against 0.4 where k = 0 was seen, and 0.6 against 0.4 where nothing was."""
+
+    def model():
+        n = ppl.sample("n", dist.Bernoulli(0.6), infer={"enumerate": mark})
+        k = dist.Binomial(n, torch.tensor(0.1))
+        marked = {"enumerate": "parallel"}
+        if how == "observed":
+            ppl.sample("k", k, obs=torch.tensor(0.0))
+        elif how == "partly observed":
+            ppl.sample("k", k, obs=torch.tensor(0.0), obs_mask=torch.tensor(True), infer=marked)
+        else:
+            ppl.sample("k", k.mask(torch.tensor(False)), infer=marked)
+
+    found = trace(infer_discrete(model, temperature=0)).get_trace()
+    assert found["n"].tensor.item() == 1
+    if how != "masked":
+        assert found["k"].tensor.item() == 0

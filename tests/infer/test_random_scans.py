@@ -11,6 +11,8 @@ import ppl
 from ppl import handlers
 from ppl.infer import TraceEnum_ELBO, compute_marginals, infer_discrete
 
+pytestmark = pytest.mark.usefixtures("sweeps")
+
 COUNT = 150
 MANY = 2000  # under the marker slow
 

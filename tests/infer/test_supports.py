@@ -197,6 +197,28 @@ def test_data_are_refused_only_where_no_choice_allows_them():
         TraceEnum_ELBO().loss(model, nothing, 5.0, "parallel")
 
 
+@pytest.mark.parametrize("expand", [False, True])
+@pytest.mark.parametrize("mark", MARKED)
+def test_a_guide_may_count_successes_among_trials_that_it_chooses(mark, expand):
+    """Each in both programs; `expand` means nothing to a site without a dim."""
+    weights, p, x = torch.tensor([0.2, 0.3, 0.5]), torch.tensor(0.4), torch.tensor(0.3)
+    guessed, q = torch.tensor([0.3, 0.3, 0.4], requires_grad=True), torch.tensor(0.7, requires_grad=True)
+
+    def pair(weights, p):
+        n = ppl.sample("n", dist.Categorical(weights), infer={"enumerate": "parallel"})
+        return ppl.sample("k", dist.Binomial(n, p), infer={"enumerate": mark, "expand": expand})
+
+    def model():
+        ppl.sample("x", dist.Normal(pair(weights, p), 1.0), obs=x)
+
+    expected = torch.zeros(())
+    for n, k in [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]:
+        log_q = (guessed[n] / guessed.sum()).log() + log_binomial(n, q, k)
+        log_p = weights[n].log() + log_binomial(n, p, k) + td.Normal(float(k), 1.0).log_prob(x)
+        expected = expected + log_q.exp() * (log_p - log_q)
+    assert_same(TraceEnum_ELBO()(model, lambda: pair(guessed, q)), expected, guessed, q)
+
+
 @pytest.mark.parametrize("mark", MARKED)
 def test_values_that_differ_along_a_plate_are_enumerated_place_by_place(mark):
     """Each place has a list of its own."""

@@ -16,6 +16,8 @@ from ppl.tensors import sweep
 from ppl.tensors.chain import chain_evidence, chain_filter, chain_forward, chain_product
 from ppl.tensors.chain_paths import chain_best, chain_sample
 
+pytestmark = pytest.mark.usefixtures("sweeps")
+
 LENGTHS = (0, 1, 2, 3, 8, 9, 60, 61)
 INF = torch.inf
 
@@ -374,3 +376,15 @@ def test_scales_are_taken_out_in_time() -> None:
     emissions = torch.full((61, 3), -500.0, dtype=torch.float64)
     zeros = torch.zeros(3, dtype=torch.float64)
     torch.testing.assert_close(chain_evidence(zeros, x, zeros, emissions).item(), 62 * math.log(3.0) - 61 * 530.0)
+
+
+@pytest.mark.parametrize("at", [6, 7, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_scaled_up_was_exact(at: int, dtype: torch.dtype) -> None:
+    """One state's weight is lost just before the other's makes the scale small."""
+    stay = torch.where(torch.eye(2, dtype=torch.bool), 0.0, -INF).to(dtype).expand(12, 2, 2)
+    emissions = torch.zeros(12, 2, dtype=dtype)
+    emissions[at, 0] = -740.0 if dtype == torch.float64 else -102.0
+    initial = torch.tensor([0.0, -460.0 if dtype == torch.float64 else -70.0], dtype=dtype)
+    final = torch.tensor([0.0, -INF], dtype=dtype)
+    assert chain_evidence(initial, stay, final, emissions) == emissions[at, 0]

@@ -92,9 +92,13 @@ class Enumerated:
 
 
 def enumerate_program(
-    program: Program, args: tuple[Any, ...], kwargs: dict[str, Any], first_dim: int | None
+    program: Program,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    first_dim: int | None,
+    maximised: bool = False,
 ) -> Enumerated:
-    """Run a program for all values of its marked sites."""
+    """Run a program for all values of its marked sites, which are to be summed out or `maximised` over."""
     first = -1 - find_plate_nesting(program, _nothing, args, kwargs) if first_dim is None else first_dim
 
     def run() -> Trace:
@@ -117,12 +121,8 @@ def enumerate_program(
         choices = [name for name in record.nodes if name in marked]  # in the order of the program
         here = {n: s for n, s in record.nodes.items() if s.kind == "sample" and s.drawn and n not in choices}
         # a draw from its own distribution says nothing about the choice that it was made for
-        densities.append(
-            (
-                found.chosen,
-                {n: f for n, f in model_terms(record, Terms(), frozenset(choices)).model.items() if n not in here},
-            )
-        )
+        terms = model_terms(record, Terms(), frozenset(choices), maximised)
+        densities.append((found.chosen, {n: f for n, f in terms.model.items() if n not in here}))
         values.append((found.chosen, {n: to_factor(s.tensor, s, len(s.fn.event_shape)) for n, s in here.items()}))
         traces.append((found.chosen, record))
         for name, size in found.sizes.items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -76,7 +76,8 @@ class choose(Handler):
 
     def _decide(self, site: Site) -> Site:
         d = expand_to_plates(site, site.fn)
-        values = support_on_dim(site, -1 - len(d.batch_shape))
+        slim = site.replace(infer=replace(site.infer, expand=False))  # there is no dim to expand along
+        values = support_on_dim(slim, -1 - len(d.batch_shape))
         position = len(self.sizes)
         index = self.path[position] if position < len(self.path) else 0
         self.sizes.append(values.size(0))

@@ -158,11 +158,14 @@ def mask_factor(site: Site) -> Factor | None:
     return None if site.mask is None else to_factor(torch.as_tensor(site.mask), site)
 
 
-def model_terms(trace: Trace, into: Terms, summed: Names = frozenset()) -> Terms:
+def model_terms(trace: Trace, into: Terms, summed: Names = frozenset(), maximised: bool = False) -> Terms:
     """Add the terms of a model's trace.
 
-    Args: summed, the sites to sum out. Where such a site is masked, it counts as uniform and not as 1 at each of its K
-        values, so that a masked place adds nothing to the bound instead of log K.
+    Args:
+        summed: the sites to sum out. Where such a site is masked, it counts as uniform and not as 1 at each of its K
+            values, so that a masked place adds nothing to the bound instead of log K.
+        maximised: whether these are maximised over instead; then a masked place counts as 1 at each of its values,
+            of which there may be more for one choice than for another.
     """
     trace.compute_together()
     known: Known = {}
@@ -179,20 +182,21 @@ def model_terms(trace: Trace, into: Terms, summed: Names = frozenset()) -> Terms
                 continue
             kept = log_prob = trace.unscaled_log_prob(name)
             if name in summed and site.mask is not None:
-                log_prob = log_prob + masked(_log_uniform(site, log_prob), ~torch.as_tensor(site.mask))
+                log_prob = log_prob + masked(_weight_of_masked(site, log_prob, maximised), ~torch.as_tensor(site.mask))
             # a tensor that the trace keeps cannot give its id to another one
             into.model[name] = to_factor(log_prob, site, known=known if log_prob is kept else None)
     return into
 
 
-def _log_uniform(site: Site, like: Tensor) -> Tensor:
-    """The log probability of an enumerated site's values if all that are possible at a place weigh alike."""
+def _weight_of_masked(site: Site, like: Tensor, maximised: bool) -> Tensor:
+    """Log weights of an enumerated site's values, alike at all that are possible at a place: of sum or of maximum 1."""
     values = site.fn.enumerate_support(expand=False)
     if not has_varying_support(site.fn):
-        return -torch.full_like(like, values.size(0)).log()
+        return torch.zeros_like(like) if maximised else -torch.full_like(like, values.size(0)).log()
     support: Any = site.fn.support
     count = support.check(values).sum(0).to(like.dtype)
-    return torch.where(support.check(site.tensor), -count.log(), -torch.inf).expand_as(like)
+    weight = torch.zeros_like(count) if maximised else -count.log()
+    return torch.where(support.check(site.tensor), weight, -torch.inf).expand_as(like)
 
 
 def take_scale(name: str, site: Site, into: Terms) -> None:
