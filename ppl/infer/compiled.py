@@ -37,6 +37,8 @@ BLOCK = 0.1
 APART = 4
 #: Blocks of recorded operations after which these must be quicker than eager steps.
 PATIENCE = 3
+#: After so many times the time that a recording takes, another one is made to see whether the program is still the same.
+TRUST = 50
 #: Kinds of arguments that get a program each.
 SHAPES = 4
 
@@ -56,6 +58,8 @@ class Way:
     waiting: Blocks | None = None  # to be used when they are compiled, being slow as long as they are not
     step_time: float = 0.0  # of the latest block
     num_blocks: int = 0  # taken in this way
+    recording_time: float = 0.0
+    unchecked_time: float = 0.0  # of blocks since a recording
     num_loads: int = 0  # of programs that could not be loaded
     given_up: bool = False
 
@@ -101,6 +105,8 @@ class Stepper:
         way = self._way(args, kwargs)
         if not way.eager_left:
             self._prepare(way, args, kwargs, left)
+            if way.unchecked_time > TRUST * way.recording_time:
+                self._check_again(way, args, kwargs)
             if way.blocks is not None:
                 losses = self._block(way, way.blocks, args, kwargs, min(left, most))
                 if losses is not None:
@@ -162,7 +168,9 @@ class Stepper:
         if losses is None:
             way.eager_left = n  # eager steps find out which one it is, and say where
             return None
-        way.step_time = (time.perf_counter() - start) / n
+        elapsed = time.perf_counter() - start
+        way.step_time = elapsed / n
+        way.unchecked_time += elapsed
         way.num_blocks += 1
         slow = 0 < way.eager_step_time < way.step_time
         if slow and not blocks.is_compiled and self.compile == "auto" and way.num_blocks >= PATIENCE:
@@ -190,18 +198,47 @@ class Stepper:
             with self.interrupts.opened() if waits else contextlib.nullcontext():
                 if not operators.are_ready(way.expected(left) >= VERY_LONG, waits):
                     return
-            step = rehearse(self.svi, args, kwargs)
+            step = self._record(way, args, kwargs)
             if way.first is None:
                 way.first = step
                 if self.compile == "auto":
                     return
-                step = rehearse(self.svi, args, kwargs)
+                step = self._record(way, args, kwargs)
             why = step.same_as(way.first)
             if why:
                 raise CannotCapture(f"The program changes from step to step: {why}.")
             self._begin(way, step, left)
         except (CannotCapture, Unsupported, CompileError) as error:
             self._give_up(way, error)
+
+    def _record(self, way: Way, args: Args, kwargs: Kwargs) -> Step:
+        start = time.perf_counter()
+        step = rehearse(self.svi, args, kwargs)
+        way.recording_time = time.perf_counter() - start
+        return step
+
+    def _check_again(self, way: Way, args: Args, kwargs: Kwargs) -> None:
+        """Go back to eager steps if the program has become another one, be it by Python code that counts steps."""
+        blocks = way.blocks
+        if blocks is None or not self.svi.is_ready:
+            return
+        way.unchecked_time = 0.0
+        try:
+            step = self._record(way, args, kwargs)
+            looks, before = ([value for _, value in one.recording.looks] for one in (step, blocks.step))
+            why = step.same_as(blocks.step) if looks == before else ""  # other data are none of the program's
+        except CannotCapture as error:
+            why = str(error)
+        if why:
+            way.blocks = None
+            self._give_up(
+                way,
+                CannotCapture(
+                    f"The program has changed since it was recorded: {why}. Some of the latest steps, to number "
+                    f"{self.svi.num_steps}, were taken with the former one: write compile='never' where model or guide "
+                    "change on their way."
+                ),
+            )
 
     def _begin(self, way: Way, step: Step, left: int) -> None:
         svi = self.svi
