@@ -142,15 +142,61 @@ class _Lean(torch.optim.Optimizer):
         return _empty, (self.torch_class,), self.__getstate__()
 
 
+def _update_adam(optimizer: torch.optim.Adam, closure: Any = None) -> Any:
+    """torch's step of Adam or AdamW, straight to its kernel where there is nothing to decide."""
+    found = [_state_of(optimizer, group) for group in optimizer.param_groups]
+    usual = [tensors for tensors in found if tensors is not None]
+    if closure is not None or len(usual) < len(found):
+        return _STEP_OF_ADAM(optimizer, closure)
+    for group, (*lists, steps) in zip(optimizer.param_groups, usual, strict=True):
+        torch._foreach_add_(steps, 1)
+        beta1, beta2 = group["betas"]
+        kernel: Any = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+        kernel(
+            *(*lists, [], steps),
+            amsgrad=False,
+            lr=group["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=group["maximize"],
+        )
+    return None
+
+
+_STEP_OF_ADAM: Any = inspect.unwrap(torch.optim.Adam.step)
+_NUMBERS = (int, float)
+
+
+def _state_of(optimizer: torch.optim.Adam, group: dict[str, Any]) -> tuple[list[Tensor], ...] | None:
+    """What the kernel works on: parameters, gradients, both moments and step counts. None where torch must see to it."""
+    usual = group["fused"] and not group["amsgrad"] and "decoupled_weight_decay" in group
+    if not usual or not all(isinstance(x, _NUMBERS) for x in (group["lr"], *group["betas"])):
+        return None
+    if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
+        return None
+    leaves = [leaf for leaf in group["params"] if leaf.grad is not None]
+    grads = [leaf.grad for leaf in leaves]
+    states = [optimizer.state[leaf] for leaf in leaves]
+    if not leaves or not all(states):  # the first step makes the state
+        return None
+    dtype = leaves[0].dtype
+    if not all(x.dtype is dtype and x.is_cpu and not x.is_sparse for x in (*leaves, *grads)):
+        return None
+    return leaves, grads, *([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+
+
 _made: dict[type[torch.optim.Optimizer], type[torch.optim.Optimizer]] = {}
 
 
 def _lean(torch_class: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
     """A class of torch's, made lean; always the same one."""
     if torch_class not in _made:
+        update: Any = inspect.unwrap(torch_class.step)
         fields = {
             "torch_class": torch_class,
-            "update": inspect.unwrap(torch_class.step),
+            "update": _update_adam if update is _STEP_OF_ADAM else update,
             "__doc__": torch_class.__doc__,
         }
         _made[torch_class] = type(torch_class.__name__, (_Lean, torch_class), fields)
@@ -223,7 +269,7 @@ class _ClippedAdam(torch.optim.Adam):
             for leaf in group["params"]:
                 if leaf.grad is not None:
                     leaf.grad.clamp_(-self.clip_norm, self.clip_norm)
-        return inspect.unwrap(torch.optim.Adam.step)(self, closure)
+        return _update_adam(self, closure)
 
 
 def _spelled(torch_class: type[torch.optim.Optimizer]) -> Callable[..., Optimizer]:

@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch import Tensor
 from ppl.distributions import constraints, transform_to
 from ppl.distributions.validation import constraint_name
 from ppl.site import Init
+
+_stores: weakref.WeakSet[ParamStore] = weakref.WeakSet()  # all there are
 
 
 class ParamStore:
@@ -32,6 +35,7 @@ class ParamStore:
         self._transforms: dict[str, Any] = {}  # to each constraint, made when first needed
         self._owned: set[str] = set()  # names whose leaf belongs to a module
         self.version = 0  # grows when a leaf is added, replaced or removed
+        _stores.add(self)
 
     # -- reading
 
@@ -306,6 +310,15 @@ def _public() -> dict[str, Any]:
         and (isinstance(thing, (constraints.Constraint, type)))
         and not constraints.is_dependent(thing)
     }
+
+
+def where_stored(leaf: Tensor) -> tuple[ParamStore, str] | None:
+    """The store that a leaf tensor is in, and its name there; of several stores, the one that is in use here."""
+    for store in (get_param_store(), *_stores):
+        for name, known in store.named_unconstrained():
+            if known is leaf:
+                return store, name
+    return None
 
 
 _Scope = tuple[ParamStore, Any]  # a store and the scope around it: linked, so that each thread has its own

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
-from operator import attrgetter
-from typing import Any, Literal, Self, cast
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, Self
 
 from torch import Size, Tensor
 
@@ -189,7 +188,7 @@ class Site:
 
     def replace(self, **changes: Any) -> Self:
         """This site with some fields changed."""
-        draft = _Draft(*_contents(self))
+        draft = _copied(self)
         for name, value in changes.items():
             setattr(draft, name, value)
         draft.__class__ = Site
@@ -212,10 +211,10 @@ class Site:
     @property
     def is_enumerated(self) -> bool:
         """Whether the value is the site's whole support (or draws in its place), on a dim of its own."""
-        if not self.enum_dims:
-            return False
-        step = f"{self.name}[" if self.moments else self.name
-        return any(name == self.name or (self.moments and name.startswith(step)) for _, name in self.enum_dims)
+        names = [name for _, name in self.enum_dims]
+        if self.name in names or not self.moments:
+            return self.name in names
+        return any(name.startswith(f"{self.name}[") for name in names)
 
     def __getitem__(self, key: str) -> Any:
         """Raises: TypeError naming the attribute, for those who know sites as dicts."""
@@ -232,21 +231,37 @@ class Site:
         return f"site '{self.name}'" + (f" (in plates {plates})" if plates else "")
 
 
-# Sites are made and copied as drafts, which have the same slots, but not frozen: these are the hottest lines of the language.
-_Draft: Any = make_dataclass(
-    "Site", [(f.name, f.type, field(default=f.default)) for f in fields(Site)], slots=True, eq=False
+# Sites are made and copied as drafts, which have the same slots, but are not frozen, by functions that name every field: these
+# are the hottest lines of the language.
+_Draft: Any = type("Site", (), {"__slots__": tuple(f.name for f in fields(Site))})
+
+
+def _compiled(head: str, lines: Iterable[str], **names: Any) -> Any:
+    """The function `made` of some source, for which the given names are known."""
+    exec("\n    ".join([f"def made({head}):", *lines]), names)
+    return names["made"]
+
+
+_copied: Callable[[Site], Any] = _compiled(
+    "site",
+    ["draft = new(Draft)", *(f"draft.{f.name} = site.{f.name}" for f in fields(Site)), "return draft"],
+    new=object.__new__,
+    Draft=_Draft,
 )
-_contents: Callable[[Site], tuple[Any, ...]] = attrgetter(*(f.name for f in fields(Site)))
-
-
-@functools.wraps(Site.__init__)
-def _write(site: Any, *args: Any, **values: Any) -> None:
-    object.__setattr__(site, "__class__", _Draft)
-    site.__init__(*args, **values)
-    site.__class__ = Site
-
-
-Site.__init__ = cast(Any, _write)  # type: ignore[method-assign]
+Site.__init__ = functools.wraps(Site.__init__)(  # type: ignore[method-assign]
+    _compiled(
+        ", ".join(["site", *(f.name if f.default is MISSING else f"{f.name}=_{f.name}" for f in fields(Site))]),
+        [
+            "thaw(site, '__class__', Draft)",
+            *(f"site.{f.name} = {f.name}" for f in fields(Site)),
+            "site.__class__ = Site",
+        ],
+        thaw=object.__setattr__,
+        Draft=_Draft,
+        Site=Site,
+        **{f"_{f.name}": f.default for f in fields(Site)},
+    )
+)
 
 
 def part_for(site: Site, value: Tensor | None) -> Tensor | None:
@@ -287,6 +302,18 @@ def expand_to_plates(site: Site, d: Distribution, only_check: bool = False) -> D
     shape, batch = plate_shape(site.plates), d.batch_shape
     if batch == shape:
         return d
+    if only_check:
+        _check_plates(site, batch)
+        return d
+    return shared(_expanded, site, d, shape, key=(id(d), shape))
+
+
+def _expanded(site: Site, d: Distribution, shape: Size) -> Distribution:
+    _check_plates(site, d.batch_shape)
+    return expanded(d, broadcast_shape(d.batch_shape, shape))
+
+
+def _check_plates(site: Site, batch: Size) -> None:
     for frame in site.plates:
         if frame.dim is not None and -frame.dim <= len(batch) and batch[frame.dim] not in (1, frame.subsample_size):
             raise ValueError(
@@ -294,7 +321,6 @@ def expand_to_plates(site: Site, d: Distribution, only_check: bool = False) -> D
                 f"distribution's batch shape {tuple(batch)} has size {batch[frame.dim]} there. Make the sizes agree, "
                 f"index the data with the plate's indices, or declare the dim with .to_event(1)."
             )
-    return d if only_check else shared(expanded, d, broadcast_shape(batch, shape))
 
 
 def locate(bad: Tensor, site: Site) -> str:

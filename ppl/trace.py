@@ -32,6 +32,7 @@ class Trace:
     def __init__(self, rerun: Rerun | None = None) -> None:
         self.nodes: dict[str, Site] = {}
         self._unscaled: dict[str, Tensor] = {}
+        self._stacked: dict[str, tuple[Tensor, int]] = {}  # log densities computed together, and which of them
         self._rerun = rerun
         self.returned: Any = None  # what the program returned
 
@@ -112,11 +113,16 @@ class Trace:
         found = self._unscaled.get(name)
         if found is None:
             site = self.nodes[name]
-            found = self._unscaled[name] = _in_plates(site, log_density(site))
+            stacked, position = self._stacked.get(name, (None, 0))
+            found = _in_plates(site, log_density(site)) if stacked is None else stacked[position]
+            self._unscaled[name] = found
         return found
 
-    def compute_together(self) -> None:
-        """Compute the log densities of sites that share one distribution object with one call, and keep them."""
+    def compute_together(self) -> list[tuple[dict[str, int], Tensor]]:
+        """Compute the log densities of sites that share one distribution object with one call, and keep them.
+
+        Returns: for each group whose values differ, its log densities, (values, *batch), and which of them a site has, by name.
+        """
         groups: dict[tuple[Any, ...], list[str]] = {}
         for name, site in self.nodes.items():
             if site.kind != "sample" or site.mask is not None or site.spans or site.branch:
@@ -125,26 +131,37 @@ class Trace:
                 value = site.tensor
                 key = id(site.distribution), site.plates, value.shape, value.dtype, value.requires_grad
                 groups.setdefault(key, []).append(name)
+        stacks = []
         for names in groups.values():
             if len(names) > 1 and type(self.nodes[names[0]].fn).__module__.startswith("ppl.distributions."):
-                self._compute_group(names)
+                stacked = self._compute_group(names)
+                if stacked is not None:
+                    stacks.append(stacked)
+        return stacks
 
-    def _compute_group(self, names: list[str]) -> None:
+    def _compute_group(self, names: list[str]) -> tuple[dict[str, int], Tensor] | None:
         first = self.nodes[names[0]]
         values = {id(self.nodes[name].tensor): self.nodes[name].tensor for name in names}
         if len(values) == 1:
-            parts = {next(iter(values)): _in_plates(first, log_density(first))}
-        else:
-            d, value = first.fn, first.tensor
-            missing = max(0, len(d.batch_shape) + len(d.event_shape) - value.dim())
-            if not value.numel():
-                return
-            stacked = torch.stack(list(values.values()))
-            stacked = stacked.reshape(len(values), *(1,) * missing, *value.shape)
-            found = log_density(first.replace(value=stacked)).unbind(0)
-            parts = {key: _in_plates(first, part) for key, part in zip(values, found, strict=True)}
-        for name in names:
-            self._unscaled[name] = parts[id(self.nodes[name].tensor)]
+            density_of_all = _in_plates(first, log_density(first))
+            self._unscaled.update(dict.fromkeys(names, density_of_all))
+            return None
+        d, value = first.fn, first.tensor
+        missing = max(0, len(d.batch_shape) + len(d.event_shape) - value.dim())
+        if not value.numel():
+            return None
+        stacked = torch.stack(list(values.values()))
+        stacked = stacked.reshape(len(values), *(1,) * missing, *value.shape)
+        found = log_density(first.replace(value=stacked))
+        if first.plates:
+            shape = broadcast_shape(found.shape[1:], plate_shape(first.plates))
+            if found.shape[1:] != shape:
+                found = found.reshape(len(values), *(1,) * (len(shape) + 1 - found.dim()), *found.shape[1:])
+                found = found.expand(len(values), *shape)
+        order = {key: position for position, key in enumerate(values)}
+        which = {name: order[id(self.nodes[name].tensor)] for name in names}
+        self._stacked.update((name, (found, position)) for name, position in which.items())
+        return which, found
 
     def log_prob(self, name: str) -> Tensor:
         """The log density of a sample site with its mask and scale, of the site's batch shape."""
@@ -271,7 +288,7 @@ class Trace:
         """Another trace with the same sites."""
         new = type(self)()
         new.nodes = dict(self.nodes)
-        new._unscaled = dict(self._unscaled)
+        new._unscaled, new._stacked = dict(self._unscaled), dict(self._stacked)
         new.returned = self.returned
         return new
 
@@ -297,7 +314,7 @@ class Trace:
             for name, site in state["nodes"].items()
         }
         self.returned = state["returned"]
-        self._unscaled, self._rerun = {}, None
+        self._unscaled, self._stacked, self._rerun = {}, {}, None
 
 
 def _dims(shape: torch.Size) -> str:

@@ -255,7 +255,9 @@ def test_a_fused_step_counts_as_a_change_of_the_parameters():
 
 LEAN = [
     (torch.optim.Adam, {"lr": 0.05, "weight_decay": 0.1, "amsgrad": True}),
-    (torch.optim.AdamW, {"lr": 0.05}),
+    (torch.optim.Adam, {"lr": 0.05, "betas": (0.8, 0.9), "eps": 1e-6, "maximize": True}),
+    (torch.optim.Adam, {"lr": torch.tensor(0.05)}),
+    (torch.optim.AdamW, {"lr": 0.05, "weight_decay": 0.1}),
     (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True}),
     (torch.optim.RMSprop, {"lr": 0.05, "centered": True}),
     (torch.optim.Adagrad, {"lr": 0.05}),
@@ -297,6 +299,27 @@ def test_steps_have_the_same_bits_as_torchs(torch_class, options, fused):
     torch.testing.assert_close(mine["state"], yours["state"], rtol=0, atol=0)
     two.load_state_dict(mine)
     one.load_state_dict(yours)
+
+
+@pytest.mark.parametrize("torch_class", [torch.optim.Adam, torch.optim.AdamW])
+def test_parameters_without_gradients_and_of_several_types_have_the_same_bits_as_torchs(torch_class):
+    def leaves():
+        return [
+            torch.ones(2, requires_grad=True),
+            torch.ones(3, dtype=torch.float32, requires_grad=True),
+            torch.ones(1),
+        ]
+
+    ours, theirs = leaves(), leaves()
+    one = getattr(optim, torch_class.__name__)({"lr": 0.05}).build([(str(i), leaf) for i, leaf in enumerate(ours)])
+    two = torch_class(theirs, lr=0.05, fused=True)
+    for step in range(4):
+        for i, (a, b) in enumerate(zip(ours[:2], theirs[:2], strict=True)):
+            a.grad = torch.full_like(a, step - 1.5) if i or step != 2 else None
+            b.grad = None if a.grad is None else a.grad.clone()
+        one.step(), two.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    torch.testing.assert_close(one.state_dict()["state"], two.state_dict()["state"], rtol=0, atol=0)
 
 
 def test_hooks_of_a_step_are_called():

@@ -10,6 +10,7 @@ from torch import Size, Tensor
 from ppl.distributions.distribution import Distribution, ShapeLike
 from ppl.distributions.half import Half
 from ppl.distributions.location_scale import LocationScale
+from ppl.tensors.constants import constant
 
 _LOG_PI = math.log(math.pi)
 _LOG_HALF_PI = math.log(math.pi / 2)
@@ -20,9 +21,9 @@ def _noise(like: Tensor, sample_shape: ShapeLike) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device).cauchy_()
 
 
-def _minus_log_one_plus_square(z: Tensor, constant: float) -> Tensor:
-    """A constant minus log(1 + z²), also where z² overflows."""
-    return torch.rsub(torch.hypot(z, torch.ones_like(z)).log(), constant, alpha=2)
+def _minus_log_one_plus_square(z: Tensor, number: float) -> Tensor:
+    """A number minus log(1 + z²), also where z² overflows."""
+    return torch.sub(constant(number, z), torch.hypot(z, constant(1.0, z)).log(), alpha=2)
 
 
 class Cauchy(LocationScale, torch.distributions.Cauchy, Distribution):

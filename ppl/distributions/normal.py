@@ -13,6 +13,7 @@ from ppl.distributions.distribution import Distribution, ShapeLike
 from ppl.distributions.half import Half
 from ppl.distributions.location_scale import LocationScale
 from ppl.distributions.noise import normal
+from ppl.tensors.constants import constant
 from ppl.tensors.normal_tail import ndtr, ndtri_exp
 from ppl.tensors.special import log_ndtr
 
@@ -41,7 +42,7 @@ class Normal(LocationScale, torch.distributions.Normal, Distribution):
         return self._density_at((draw.detach() - self.loc.detach()) / self.scale.detach())
 
     def _density_at(self, z: Tensor) -> Tensor:
-        return torch.addcmul(torch.rsub(self.scale.log(), -_HALF_LOG_2PI), z, z, value=-0.5)
+        return torch.addcmul(constant(-_HALF_LOG_2PI, z), z, z, value=-0.5) - self.scale.log()
 
     def _cdf(self, z: Tensor) -> Tensor:
         return ndtr(z)
@@ -93,14 +94,14 @@ class LogNormal(Bounded, torch.distributions.LogNormal, Distribution):
     def _log_density(self, x: Tensor) -> Tensor:
         log = x.log()
         z = (log - self.loc) / self.scale
-        return torch.addcmul(torch.rsub(self.scale.log(), -_HALF_LOG_2PI) - log, z, z, value=-0.5)
+        return torch.addcmul(constant(-_HALF_LOG_2PI, z), z, z, value=-0.5) - self.scale.log() - log
 
     def log_prob_of_draw(self, draw: Tensor) -> Tensor:
         if type(self) is not LogNormal:
             return self.log_prob(draw)
         z = (draw.detach().log() - self.loc.detach()) / self.scale.detach()
         log = torch.addcmul(self.loc, z, self.scale)  # of the draw, as it was made of the noise z
-        return torch.addcmul(torch.rsub(self.scale.log(), -_HALF_LOG_2PI) - log, z, z, value=-0.5)
+        return torch.addcmul(constant(-_HALF_LOG_2PI, z), z, z, value=-0.5) - self.scale.log() - log
 
     def _log_cdf(self, x: Tensor) -> Tensor:
         return log_ndtr(self._standardised(x))
@@ -143,7 +144,7 @@ class HalfNormal(Half, torch.distributions.HalfNormal, Distribution):
     @staticmethod
     def log_density(z: Tensor) -> Tensor:
         """The log density of a draw of scale 1, at and above 0."""
-        return torch.rsub(z * z, -_HALF_LOG_HALF_PI, alpha=0.5)
+        return torch.addcmul(constant(-_HALF_LOG_HALF_PI, z), z, z, value=-0.5)
 
     @staticmethod
     def below(z: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Hashable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -127,7 +128,7 @@ def check_arguments(d: torch.distributions.Distribution) -> None:
             value = getattr(d, name)
         if not isinstance(value, Tensor):
             continue
-        if not holds(constraint, value):
+        if not still_holds(constraint, value):
             what = constraint_name(constraint)
             bad = ~constraint.check(value)
             nan = value.isnan().any() if value.is_floating_point() else False
@@ -165,6 +166,52 @@ def holds(constraint: Any, value: Tensor) -> bool:
         low, high = (extreme.item() for extreme in value.sum(-1).aminmax())
         return bool(high - 1 < _SUM_ERROR and 1 - low < _SUM_ERROR and value.min().item() >= 0)
     return bool(constraint.check(value).all())
+
+
+def still_holds(constraint: Any, value: Tensor) -> bool:
+    """`holds`, looked at once for a tensor that stays as it is, such as data: for it and for all views of it.
+
+    A tensor stays as it is while it is the same object with the same version counter, which every write through torch
+    raises. What is differentiated is computed anew in each run and not remembered.
+    """
+    if value.requires_grad or value.is_inference() or torch._C._is_torch_function_mode_enabled():
+        return holds(constraint, value)
+    name = _name_of(constraint)
+    if name is None:
+        return holds(constraint, value)
+    base = value._base
+    if base is None or base.dtype != value.dtype or base.numel() > _LARGE:
+        base = value
+    key, version = (id(base), name), base._version
+    known = _seen.get(key)
+    if known is None or known[0]() is not base or known[1] != version:
+        if len(_seen) >= _MANY:
+            _seen.clear()
+        known = _seen[key] = weakref.ref(base), version, holds(constraint, base)
+    return known[2] or (base is not value and holds(constraint, value))
+
+
+# by a tensor's id and a constraint's name: the tensor, its version when it was looked at, and whether the constraint held
+_seen: dict[Hashable, tuple[weakref.ref[Tensor], int, bool]] = {}
+_MANY = 256  # how many of these are remembered
+_LARGE = 2**22  # the entries of a tensor that are looked at for the sake of a view of some of them
+
+
+def _name_of(constraint: Any) -> Hashable | None:
+    """What tells constraints on single entries apart; None for others, and for those whose bounds are tensors."""
+    kind = type(constraint)
+    while kind is constraints.independent:
+        constraint = constraint.base_constraint
+        kind = type(constraint)
+    if kind is _Real:
+        return "real"
+    if kind is constraints.interval or kind is _IntegerInterval:
+        low, high = constraint.lower_bound, constraint.upper_bound
+        return (kind, low, high) if isinstance(low, (int, float)) and isinstance(high, (int, float)) else None
+    if kind in _LOWER_BOUNDED:
+        low = constraint.lower_bound
+        return (kind, low) if isinstance(low, (int, float)) else None
+    return None
 
 
 _Real = type(constraints.real)
@@ -267,7 +314,7 @@ def bad_entries(d: torch.distributions.Distribution, value: Tensor) -> Tensor | 
         return None
     if support is None or value.numel() == 0:  # torch cannot check an empty value against `independent`
         return None
-    if holds(support, value):
+    if still_holds(support, value):
         return None
     ok: Tensor = support.check(value)
     return ~ok

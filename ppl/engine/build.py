@@ -1,4 +1,4 @@
-"""From a recorded training step to machine code that takes many steps a call. Runs in the compiler's own process."""
+"""From what was recorded to machine code: many training steps a call, or a single call. Runs in the compiler's own process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch._inductor
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
-from ppl.engine.job import Job, is_fine, take_step
+from ppl.engine.job import Call, Job, decode_job, is_fine, take_call, take_step
 from ppl.engine.native import CannotCompile
 from ppl.engine.noise import fast_draws
 from ppl.tensors import native
@@ -24,7 +24,7 @@ class Block(torch.nn.Module):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.job = job
-        self.numbers = {i: (c.shape, c.item(), c.dtype) for i, c in job.program.constants.items()}
+        self.numbers = _numbers(job)
 
     def forward(self, n: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The carries afterwards, the losses, and whether all of it is finite."""
@@ -50,11 +50,29 @@ class Block(torch.nn.Module):
         return (*after, losses, is_fine(losses, n, after[: len(job.carries)]))
 
 
+class Once(torch.nn.Module):
+    """Calls a program once."""
+
+    def __init__(self, job: Call) -> None:
+        super().__init__()
+        self.job = job
+        self.numbers = _numbers(job)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The outputs, and what the written inputs have become."""
+        constants = {i: torch.full(shape, x, dtype=dtype) for i, (shape, x, dtype) in self.numbers.items()}
+        return tuple(take_call(self.job, inputs, constants))
+
+
+def _numbers(job: Job | Call) -> dict[int, tuple[torch.Size, float, torch.dtype]]:
+    return {i: (c.shape, c.item(), c.dtype) for i, c in job.program.constants.items()}
+
+
 def build(code: bytes, target: Path) -> None:
     """Compile a job into a package that `Loaded` reads."""
     with contextlib.suppress(CannotCompile, OSError):  # draws are made without it, too
         fast_draws(build=True)
-    job = Job.decode(code)
+    job = decode_job(code)
     native.load()  # the program may have operators of ours
     torch.set_default_dtype(job.default)
     options: dict[str, Any] = {
@@ -63,7 +81,8 @@ def build(code: bytes, target: Path) -> None:
         "aot_inductor.precompile_headers": False,  # half of the time, and for one program only
         "cpp.vec_isa_ok": True,  # or else small programs are compiled first to see
     }
+    graph = Block(job) if isinstance(job, Job) else Once(job)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's own
-        exported = torch.export.export(Block(job), tuple(job.examples()))
+        exported = torch.export.export(graph, tuple(job.examples()))
         torch._inductor.aoti_compile_and_package(exported, package_path=str(target), inductor_configs=options)

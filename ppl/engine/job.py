@@ -1,4 +1,4 @@
-"""A block of training steps as data: what the compiler gets, and what a step of it means."""
+"""What the compiler gets, as data: a block of training steps or a single call, and what these mean."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl.engine.draw import usual_stride
 from ppl.engine.optimizers import unpack, update
 from ppl.engine.program import Program, Spec, decode, encode
 
@@ -67,6 +68,86 @@ class Job:
         return [torch.zeros((), dtype=torch.int64), *(spec.example() for spec in specs)]
 
 
+@dataclass(slots=True)
+class Call:
+    """What a compiled program that runs once a call is made from; all of it is data.
+
+    It takes the inputs and a row of noise, and gives the outputs, then what the written inputs have become, then, where
+    something is watched, whether all is fine.
+    """
+
+    program: Program
+    inputs: list[int]
+    outputs: list[int]
+    copies: list[int] = field(default_factory=list)  # outputs that may lie in the memory of something else
+    written: list[int] = field(default_factory=list)  # inputs that the program writes into
+    watched: list[int] = field(default_factory=list)  # a value that must not be NaN, and others that must be finite
+    noise: list[tuple[int, int, int, int]] = field(default_factory=list)  # a draw's value, its buffer, start and stop
+    buffers: list[Spec] = field(default_factory=list)  # of the noise
+    threads: int = 1  # what large operations may use
+    default: torch.dtype = torch.float32  # torch's default dtype, on which operations depend
+
+    def encode(self) -> bytes:
+        """The job as text."""
+        names = ("inputs", "outputs", "copies", "written", "watched", "noise", "threads")
+        content: dict[str, Any] = {name: getattr(self, name) for name in names}
+        content |= {"program": self.program.encode(), "buffers": [spec.encode() for spec in self.buffers]}
+        return json.dumps({"call": content | {"default": encode(self.default)}}).encode()
+
+    @classmethod
+    def decode(cls, code: bytes) -> Call:
+        """The job that `encode` wrote."""
+        content = json.loads(code)["call"]
+        content["program"] = Program.decode(content["program"])
+        content["buffers"] = [Spec.decode(spec) for spec in content["buffers"]]
+        content["default"] = decode(content["default"])
+        return cls(**content)
+
+    def examples(self) -> list[Tensor]:
+        """Inputs of a call, of zeros."""
+        return [spec.example() for spec in (*(self.program.inputs[i] for i in self.inputs), *self.buffers)]
+
+
+def decode_job(code: bytes) -> Job | Call:
+    """The job of either kind that its `encode` wrote."""
+    return Call.decode(code) if code.startswith(b'{"call"') else Job.decode(code)
+
+
+def take_call(
+    job: Call,
+    inputs: Sequence[Tensor],
+    constants: Mapping[int, Tensor],
+    run: Callable[[dict[int, Any]], dict[int, Any]] | None = None,
+) -> list[Tensor]:
+    """One call; nothing is written into the inputs themselves.
+
+    Args: inputs, with the row of noise behind them; run, what does the program's operations, if not one call each.
+    """
+    count = len(job.inputs)
+    values: dict[int, Any] = dict(zip(job.inputs, inputs[:count], strict=True))
+    for i in job.written:
+        values[i] = values[i].clone()
+    values.update(_drawn(job, [row.squeeze(0) for row in inputs[count:]]))
+    values.update(constants)
+    known = job.program.run(values) if run is None else run(values)
+    copies = set(job.copies)
+    found = [known[i].clone() if i in copies else known[i] for i in job.outputs] + [known[i] for i in job.written]
+    if job.watched:
+        loss, *others = (known[i] for i in job.watched)
+        found.append(is_fine(loss.reshape(1), 1, others))
+    return found
+
+
+def _drawn(job: Job | Call, noise: Sequence[Tensor]) -> dict[int, Tensor]:
+    """The draws of a step by number, from a row of each buffer."""
+    found = {}
+    for i, buffer, start, stop in job.noise:
+        spec, numbers = job.program.inputs[i], noise[buffer][start:stop]
+        usual = spec.strides == usual_stride(spec.shape)
+        found[i] = numbers.reshape(spec.shape) if usual else numbers.as_strided(spec.shape, spec.strides)
+    return found
+
+
 def take_step(
     job: Job,
     carries: Sequence[Tensor],
@@ -85,8 +166,7 @@ def take_step(
     values.update(zip((i for i, _ in job.state), others, strict=False))
     values.update(zip(job.written, (t.clone() for t in others[len(job.state) :]), strict=True))
     values.update(zip(job.given, given, strict=True))
-    for i, buffer, start, stop in job.noise:
-        values[i] = noise[buffer][start:stop].reshape(job.program.inputs[i].shape)
+    values.update(_drawn(job, noise))
     values.update(constants)
     known = job.program.run(values) if run is None else run(values)
     by_pack = [[known[job.grads[leaf]] for leaf in pack["leaves"]] for pack in job.packs]

@@ -17,7 +17,7 @@ from torch import Tensor
 from ppl.engine.packing import Spread, contiguous_join, lay_out, layout_of
 from ppl.engine.rules import RULES, Static, unpack, update
 from ppl.engine.schedules import Outlook, Unsupported
-from ppl.optim import _ClippedAdam, _count_change, _Lean
+from ppl.optim import _ClippedAdam, _count_change, _Lean, _update_adam
 
 __all__ = ["Outdated", "Plan", "Unsupported", "plan_of", "unpack", "update"]
 
@@ -275,6 +275,8 @@ def _rule_of(optimizer: torch.optim.Optimizer) -> str:
     step = own = inspect.unwrap(kind.step)
     if issubclass(kind, _Lean) and kind.step is _Lean.step:
         step, own = kind.update, _Lean.step
+        if step is _update_adam:  # a shorter way to the same kernel
+            step = inspect.unwrap(torch.optim.Adam.step)
     wrapped = vars(optimizer).get("step", own)  # schedules and hooks put a wrapper there
     for known, rule in _KINDS:
         if step is inspect.unwrap(known.step) and inspect.unwrap(wrapped) is own:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from ppl.engine.program import Op, Program, Ref, Spec
+from ppl.engine.draw import Draw
+from ppl.engine.hoist import hoist
+from ppl.engine.program import Op, Program, Ref, Spec, mapped
 from ppl.engine.recorder import Recording
 
 
@@ -20,6 +21,25 @@ class Parts:
     before: Program  # from the inputs from outside to `given`
     step: Program
     given: list[int] = field(default_factory=list)  # the step's inputs that are alike in all steps
+
+
+def divide(recording: Recording) -> tuple[Parts, list[tuple[int, Draw]]]:
+    """The two parts of a program, with the draws of the second one, where they can be made ahead, as its inputs.
+
+    Constants that are more than a number are inputs too: a compiler knows what to do with numbers, others are data.
+    """
+    parts = split(recording)
+    draws: list[tuple[int, Draw]] = []
+    hoisted = hoist(parts.step, recording.specs)
+    if hoisted is not None:
+        parts.step, draws = hoisted
+    for i, constant in list(parts.step.constants.items()):
+        if constant.numel() != 1:
+            parts.step.inputs[i] = Spec.of(constant)
+            parts.before.constants[i] = parts.step.constants.pop(i)
+            parts.given.append(i)
+            parts.before.outputs.append(i)
+    return parts, draws
 
 
 def split(recording: Recording) -> Parts:
@@ -126,7 +146,7 @@ def prepare(parts: Parts, recording: Recording, tensors: Mapping[int, Tensor]) -
     """
     known = parts.before.run({i: tensors[i] for i in parts.before.inputs})
     for op, value in recording.looks:
-        args = pytree.tree_map_only(Ref, lambda ref: known[ref.index], op.args)
+        args = mapped(op.args, Ref, lambda ref: known[ref.index])
         if op.function(*args) != value:
             return None
     found = [known[i] for i in parts.given]

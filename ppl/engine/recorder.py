@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl.distributions.validation import inside, is_validation_enabled, validation_enabled
-from ppl.engine.program import SMALL, Op, Program, Ref, Spec, references
+from ppl.engine.program import SMALL, Op, Program, Ref, Spec, mapped, references
 from ppl.engine.rewrite import OUTSPOKEN, WithoutLooks
 from ppl.engine.split_draws import SPLIT
 from ppl.site import Site
@@ -90,6 +90,8 @@ class Recorder(TorchDispatchMode):
         return Ref(index)
 
     def _number(self, tensor: Tensor) -> int:
+        if tensor.layout != torch.strided:
+            raise self._refuse("sparse tensors cannot be captured; write dense ones, as in Embedding(sparse=False)")
         index = len(self._kept)
         self._kept.append(tensor)
         self._numbers[id(tensor)] = index
@@ -123,7 +125,7 @@ class Recorder(TorchDispatchMode):
         if func in OUTSPOKEN:
             with self:
                 return OUTSPOKEN[func](*args, **kwargs)
-        refs, named = pytree.tree_map_only(Tensor, self.ref, (args, kwargs))
+        refs, named = mapped((args, kwargs), Tensor, self.ref)
         numbers = references((refs, named))
         is_random = torch.Tag.nondeterministic_seeded in func.tags
         if is_random and self._next_draw < len(self._draws):
@@ -134,11 +136,11 @@ class Recorder(TorchDispatchMode):
             depends = any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1])
         if depends and not is_static:
             raise self._refuse(_READ if "scalar" in name else f"{name} gives what depends on values that change")
-        written = _written(func, args, kwargs)
+        written = written_by(func, args, kwargs)
         for tensor in written:
             self._save(tensor)
         result = func(*args, **kwargs)
-        out = pytree.tree_map_only(Tensor, self._out, result)
+        out = mapped(result, Tensor, self._out)
         op = Op(name, tuple(refs), named, out)
         if depends and not isinstance(result, Tensor):
             self.looks.append((op, result))
@@ -220,7 +222,7 @@ class Recorder(TorchDispatchMode):
         """The recording, once the function has returned."""
         if self._next_draw < len(self._draws):
             raise self._refuse("runs that start from one random state make different numbers of draws")
-        outputs = pytree.tree_map_only(Tensor, self.ref, results)
+        outputs = mapped(results, Tensor, self.ref)
         self.program.outputs = references(outputs)
         static = self._find_static()
         for op, _ in self.looks:
@@ -277,7 +279,7 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+def written_by(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors that an operation writes into, as its signature says."""
     found: list[Tensor] = []
     for position, argument in enumerate(func._schema.arguments):

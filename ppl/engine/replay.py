@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl.engine.job import Job, is_fine, take_step
+from ppl.engine.job import Call, Job, is_fine, take_call, take_step
 from ppl.engine.program import Op, Program, Ref
 
 # Operations whose functions in the torch namespace take the same arguments in the same order, at half the cost of a call.
@@ -107,6 +107,19 @@ class Replay:
                 losses.append(loss)
         found = torch.stack(losses)
         return [*carries, found, is_fine(found, n, carries[: len(job.carries)])]
+
+
+class ReplayCall:
+    """Does the operations of a call one after another, as `build` would compile them."""
+
+    def __init__(self, job: Call) -> None:
+        self.job = job
+        self._run = as_function(job.program)
+
+    def boxed_run(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Like the compiled program: inputs and noise to outputs and what was written."""
+        with torch.no_grad():
+            return take_call(self.job, inputs, self.job.program.constants, self._run)
 
 
 def as_function(program: Program) -> Callable[[Mapping[int, Any]], dict[int, Tensor]]:

@@ -16,11 +16,10 @@ from torch._C import _aoti
 from torch.utils import _pytree as pytree
 
 from ppl.engine.draw import Draw
-from ppl.engine.hoist import hoist
 from ppl.engine.job import Job
 from ppl.engine.noise import Noise, fast_draws
 from ppl.engine.optimizers import Plan
-from ppl.engine.passes import Parts, prepare, split
+from ppl.engine.passes import Parts, divide, prepare
 from ppl.engine.program import Spec
 from ppl.engine.recorder import CannotCapture, Recording, record
 from ppl.engine.replay import Replay
@@ -48,11 +47,12 @@ class Step:
     draws: list[tuple[int, Draw]]
     arguments: dict[int, int]  # inputs that are arguments of the call, by their places among these
     numbers: list[int] = field(default_factory=list)  # of the parameters among the inputs
+    bound: tuple[Any, list[Tensor], Any] | None = None  # what `bind` found last
 
     def same_as(self, other: Step) -> str:
         """Why another recording of the step is not the same program; empty if it is."""
-        if self.parts.step.text() != other.parts.step.text() or self.parts.before.text() != other.parts.before.text():
-            return _difference(self, other)
+        if not (self.parts.step.same_as(other.parts.step) and self.parts.before.same_as(other.parts.before)):
+            return difference(self.recording, other.recording)
         if self.draws != other.draws or self.arguments != other.arguments or self.leaves != other.leaves:
             return "it draws or reads other things"
         if [value for _, value in self.recording.looks] != [value for _, value in other.recording.looks]:
@@ -68,14 +68,22 @@ class Step:
         return [i for i in self.parts.given if i in self.recording.tensors]
 
     def bind(self, arguments: Sequence[Tensor]) -> list[Tensor] | None:
-        """The static inputs of the step for some arguments; None where they do not fit what was recorded."""
-        tensors = {i: arguments[self.arguments[i]] if i in self.arguments else t for i, t in self._outside()}
-        if any(Spec.of(tensors[i]) != self.recording.program.inputs[i] for i in self.arguments):
-            return None
-        return prepare(self.parts, self.recording, tensors)
+        """The static inputs of the step for some arguments; None where they do not fit what was recorded.
 
-    def _outside(self) -> list[tuple[int, Tensor]]:
-        return list(self.recording.tensors.items())
+        They are those found last, if nothing that they were made from has changed.
+        """
+        tensors = dict(self.recording.tensors)
+        tensors.update({i: arguments[place] for i, place in self.arguments.items()})
+        sources = [tensors[i] for i in self.parts.before.inputs]
+        key = [(id(source), _version(source)) for source in sources]
+        if self.bound is None or key != self.bound[0] or any(version is None for _, version in key):
+            if any(Spec.of(tensors[i]) != self.recording.program.inputs[i] for i in self.arguments):
+                return None
+            given = prepare(self.parts, self.recording, tensors)
+            if given is None:
+                return None
+            self.bound = key, given, sources  # which lives as long as its ids are known
+        return self.bound[1]
 
 
 def record_step(loss: Callable[[], Tensor], parameters: Sequence[Tensor], state: State, arguments: Arguments) -> Step:
@@ -108,17 +116,7 @@ def _understand(recording: Recording, parameters: Sequence[Tensor], before: Stat
     if before.keys() != after.keys():
         raise CannotCapture("The first step makes running means that later steps have.")
     program = recording.program
-    parts = split(recording)
-    hoisted = hoist(parts.step, recording.specs)
-    draws: list[tuple[int, Draw]] = []
-    if hoisted is not None:
-        parts.step, draws = hoisted
-    for i, constant in list(parts.step.constants.items()):
-        if constant.numel() != 1:  # a compiler knows what to do with single numbers; others are data
-            parts.step.inputs[i] = Spec.of(constant)
-            parts.before.constants[i] = parts.step.constants.pop(i)
-            parts.given.append(i)
-            parts.before.outputs.append(i)
+    parts, draws = divide(recording)
     known = {id(t): i for i, t in recording.tensors.items()}
     places = {id(t): place for place, t in enumerate(tensors_in(*arguments))}
     used = [n for n, g in enumerate(grads) if g is not None]
@@ -151,15 +149,12 @@ def _understand(recording: Recording, parameters: Sequence[Tensor], before: Stat
     )
 
 
-def _difference(a: Step, b: Step) -> str:
-    if a.recording.sites != b.recording.sites:
-        only = [
-            name
-            for name in [*a.recording.sites, *b.recording.sites]
-            if name not in set(a.recording.sites) & set(b.recording.sites)
-        ]
+def difference(a: Recording, b: Recording) -> str:
+    """Where two recordings that are not alike differ, in words."""
+    if a.sites != b.sites:
+        only = [name for name in [*a.sites, *b.sites] if name not in set(a.sites) & set(b.sites)]
         return f"its sites change{f' ({only[0]!r} is not always there)' if only else ''}"
-    for one, other in zip(a.parts.step.ops, b.parts.step.ops, strict=False):
+    for one, other in zip(a.program.ops, b.program.ops, strict=False):
         if one.target != other.target or str(one) != str(other):
             return f"one operation differs: {one.target}{one.args[:3]} and {other.target}{other.args[:3]}"
     return "it does other operations, or some of other shapes"
@@ -189,8 +184,6 @@ class Blocks:
         self.written = sorted(i for i in step.recording.written if i in step.parts.step.inputs)
         self._blank = plan.rows(1).new_zeros(self.capacity, plan.width)
         self._counts: dict[int, Tensor] = {}
-        self._given: tuple[Any, list[Tensor], Any] | None = None
-        self._is_hidden = False  # whether its sources may change unseen
         self.is_compiled = False
         self._written = [step.recording.tensors[i] for i in self.written]
         self._loader: Any = None
@@ -230,22 +223,8 @@ class Blocks:
         self.noise.library = fast_draws()
 
     def bind(self, arguments: Sequence[Tensor]) -> list[Tensor] | None:
-        """The step's static inputs; those found last, if nothing that they were made from has changed."""
-        tensors = self.step.recording.tensors
-        sources = [
-            arguments[place] if (place := self.step.arguments.get(i)) is not None else tensors[i]
-            for i in self.step.parts.before.inputs
-        ]
-        if self._given is not None and not self._is_hidden:
-            key = [(id(source), source._version) for source in sources]
-        if self._given is None or self._is_hidden or key != self._given[0]:
-            given = self.step.bind(arguments)
-            if given is None:
-                return None
-            self._is_hidden = any(map(_may_change_unseen, sources))
-            key = [] if self._is_hidden else [(id(source), source._version) for source in sources]
-            self._given = key, given, sources  # which lives as long as its ids are known
-        return self._given[1]
+        """The step's static inputs for some arguments; None where they do not fit what was recorded."""
+        return self.step.bind(arguments)
 
     def run(self, n: int, arguments: Sequence[Tensor], num_steps: int, done: Callable[[Tensor], None]) -> Tensor | None:
         """Take `n` steps, at most `capacity`; all of them or, on an exception, none.
@@ -299,9 +278,9 @@ class Blocks:
             tensor.copy_(value)
 
 
-def _may_change_unseen(tensor: Tensor) -> bool:
-    """Whether a tensor counts no changes: those made by numpy, in whose memory it lies, or in inference mode."""
-    return tensor.is_inference() or not tensor.untyped_storage().resizable()
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was changed; None where that goes uncounted, as by numpy in its own memory, or in inference mode."""
+    return None if tensor.is_inference() or not tensor.untyped_storage().resizable() else tensor._version
 
 
 @contextlib.contextmanager

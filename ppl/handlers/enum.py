@@ -116,8 +116,10 @@ class enum(Handler):
         if site.kind != "sample":
             return perform(site)
         self._check_plates(site)
-        live = self._visible(site)
-        self._check_uncovered(site)
+        here = {step.loop: step for step in site.steps}
+        live = [axis for axis in self.axes if not axis.steps or self._sees(here, axis)]
+        if self._covered:
+            self._check_uncovered(site, here)
         if site.infer.enumerate == "parallel" and site.value is None and not site.observed:
             if site.moments:
                 return self._at_step(site, live)
@@ -128,8 +130,10 @@ class enum(Handler):
                 axis = Axis(site.name, self._free_dim(live), site.steps, count)
                 given = {axis.name for axis in self._given}
                 value = support_on_dim(site, axis.dim) if count is None else None
-                site = _draw(site, axis, live, given) if value is None else site.replace(value=value)
+                site = _draw(site, axis, live, given) if value is None else site
                 self._add(axis, live)
+                if value is not None:
+                    return perform(site.replace(value=value, enum_dims=self._dims(live, site)))
         elif self._given and site.value is not None and not site.observed and site.enum_dims:
             site = site.replace(value=self._slim(site, live))
             for dim, name in site.enum_dims:
@@ -174,9 +178,13 @@ class enum(Handler):
 
     def _add(self, axis: Axis, live: list[Axis]) -> None:
         """Put an axis in use. Those before it on its dim, which nothing may look back at, make room: chains are long."""
-        self._covered.update({a.dim: a for a in self.axes if a.dim == axis.dim})
-        self.axes = [a for a in self.axes if a.dim != axis.dim]
-        self.axes.append(axis)
+        kept = []
+        for a in self.axes:
+            if a.dim == axis.dim:
+                self._covered[a.dim] = a
+            else:
+                kept.append(a)
+        self.axes = [*kept, axis]
         live.append(axis)
         self.left = min(self.left, axis.dim)
 
@@ -190,11 +198,11 @@ class enum(Handler):
                 value = value.narrow(position, 0, 1)
         return value
 
-    def _check_uncovered(self, site: Site) -> None:
+    def _check_uncovered(self, site: Site, here: dict[int, Step]) -> None:
         """Back from a recursive call, an earlier value may be in sight whose dim has been used again meanwhile."""
+        batch = site.fn.batch_shape
         for dim, axis in self._covered.items():
-            batch = site.fn.batch_shape
-            if -dim <= len(batch) and batch[dim] != 1 and self._sees({step.loop: step for step in site.steps}, axis):
+            if -dim <= len(batch) and batch[dim] != 1 and self._sees(here, axis):
                 last = next(a.name for a in self.axes if a.dim == dim)
                 raise ValueError(
                     f"{site} stands behind an inner call of a markov function, and depends on site '{axis.name}' or "
@@ -220,24 +228,23 @@ class enum(Handler):
                     f"{self._first_dim}. Leave out max_plate_nesting, or give at least {-frame.dim}."
                 )
 
-    def _visible(self, site: Site) -> list[Axis]:
-        here = {step.loop: step for step in site.steps}
-        return [axis for axis in self.axes if not axis.steps or self._sees(here, axis)]
-
     def _sees(self, here: dict[int, Step], axis: Axis) -> bool:
-        return all(self._reaches(step, here) for step in axis.steps)
-
-    def _reaches(self, step: Step, here: dict[int, Step]) -> bool:
-        now = here.get(step.loop)
-        if now is not None:
-            return now.step - step.step <= now.history
-        # The loop is over: its last steps may still be looked at.
-        last = max((s.step for a in self.axes for s in a.steps if s.loop == step.loop), default=step.step)
-        return last - step.step < max(step.history, 1)
+        """Whether a site may look at an axis. Args: here, the markov steps around the site, by their loops."""
+        for step in axis.steps:
+            now = here.get(step.loop)
+            if now is None:  # the loop is over: its last steps may still be looked at
+                last = max((s.step for a in self.axes for s in a.steps if s.loop == step.loop), default=step.step)
+                if last - step.step >= max(step.history, 1):
+                    return False
+            elif now.step - step.step > now.history:
+                return False
+        return True
 
     def _free_dim(self, live: list[Axis], count: int = 1) -> int:
         """The first of `count` neighbouring free dims."""
-        taken = {axis.dim for axis in live}.union(*(lagged.dims() for lagged in self.lagged.values()))
+        taken = {axis.dim for axis in live}
+        for lagged in self.lagged.values():
+            taken.update(lagged.dims())
         dim = self.first_available_dim
         while not taken.isdisjoint(range(dim, dim - count, -1)):
             dim -= 1

@@ -35,6 +35,7 @@ class markov(Handler):
             raise ValueError(f"markov: history must be a non-negative int, got {history!r}.")
         self.history = history
         self._loop, self._step = next(_count), -1
+        self._steps: tuple[Step, ...] = ()  # the current one, while it is entered
 
     def fresh(self) -> Self:
         """A call of the decorated function: a step further than the call that it stands in, or a loop of its own."""
@@ -55,9 +56,12 @@ class markov(Handler):
 
     def __enter__(self) -> Any:
         self._step += 1
+        self._steps = (Step(self._loop, self._step, self.history),)  # one object for all sites of a step
         return super().__enter__()
 
     def handle(self, site: Site) -> Site:
+        if not site.steps:
+            return perform(site.replace(steps=self._steps))
         if any(step.loop == self._loop for step in site.steps):  # nested calls: the innermost has marked it
             return perform(site)
-        return perform(site.replace(steps=(Step(self._loop, self._step, self.history), *site.steps)))
+        return perform(site.replace(steps=self._steps + site.steps))

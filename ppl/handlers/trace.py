@@ -26,9 +26,10 @@ class trace(Handler):
         self.param_only = param_only
         self.trace = Trace()
         self._loops: dict[int, int] = {}  # the markov loops in the order in which this run met them
+        self._last: tuple[tuple[Step, ...], tuple[Step, ...]] = (), ()  # the steps of the site before, and numbered
 
     def fresh(self) -> Self:
-        self.trace, self._loops = Trace(), {}
+        self.trace, self._loops, self._last = Trace(), {}, ((), ())
         return self
 
     def __enter__(self) -> Trace:
@@ -49,7 +50,11 @@ class trace(Handler):
 
     def _numbered(self, site: Site) -> Site:
         """The site with its markov loops counted within this run, so that two runs of a program have equal steps."""
-        steps = tuple(Step(self._loops.setdefault(s.loop, len(self._loops)), s.step, s.history) for s in site.steps)
+        given, steps = self._last
+        if given is not site.steps:
+            given, loops = site.steps, self._loops
+            steps = tuple(Step(loops.setdefault(s.loop, len(loops)), s.step, s.history) for s in given)
+            self._last = given, steps
         return site.replace(steps=steps)
 
     def get_trace(self, *args: Any, **kwargs: Any) -> Trace:

@@ -20,8 +20,10 @@ from ppl.engine.background import Compilation, CompileError
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
 from ppl.engine.training import Blocks, Step, record_step, tensors_in
+from ppl.infer.descent import Descent
 from ppl.infer.interrupts import Interrupts
 from ppl.stack import active, is_running
+from ppl.tensors import native
 
 if TYPE_CHECKING:
     from ppl.infer.svi import SVI
@@ -54,10 +56,11 @@ class Way:
     eager_time: float = 0.0  # of these steps without the first
     eager_left: int = 0  # steps to be taken eagerly, whatever is ready
     first: Step | None = None  # the first recording
-    blocks: Blocks | None = None  # ready to be used
-    waiting: Blocks | None = None  # to be used when they are compiled, being slow as long as they are not
+    blocks: Blocks | Descent | None = None  # ready to be used
+    waiting: Blocks | Descent | None = None  # to be used when they are compiled, being slow as long as they are not
     step_time: float = 0.0  # of the latest block
     num_blocks: int = 0  # taken in this way
+    recorded: Step | None = None  # what the blocks are made from
     recording_time: float = 0.0
     unchecked_time: float = 0.0  # of blocks since a recording
     num_loads: int = 0  # of programs that could not be loaded
@@ -88,6 +91,7 @@ class Stepper:
             asked: Any = os.environ.get("PPL_COMPILE", "auto")
             compile = asked if asked in ("always", "never") else "auto"
         self.svi, self.compile, self.interrupts = svi, compile, interrupts
+        native.forget()
         self.ways: dict[Any, Way] = {}
         self.unreported: list[float] = []  # the losses of the latest block
         self._pending: tuple[Way, Compilation] | None = None
@@ -156,7 +160,7 @@ class Stepper:
 
     # -- compiled steps
 
-    def _block(self, way: Way, blocks: Blocks, args: Args, kwargs: Kwargs, most: int) -> list[float] | None:
+    def _block(self, way: Way, blocks: Blocks | Descent, args: Args, kwargs: Kwargs, most: int) -> list[float] | None:
         n = min(most, blocks.capacity)
         if n > 1:
             n = max(1, min(n, int(BLOCK / way.step_time))) if way.step_time else min(n, 16)
@@ -219,14 +223,14 @@ class Stepper:
 
     def _check_again(self, way: Way, args: Args, kwargs: Kwargs) -> None:
         """Go back to eager steps if the program has become another one, be it by Python code that counts steps."""
-        blocks = way.blocks
-        if blocks is None or not self.svi.is_ready:
+        known = way.recorded
+        if way.blocks is None or known is None or not self.svi.is_ready:
             return
         way.unchecked_time = 0.0
         try:
             step = self._record(way, args, kwargs)
-            looks, before = ([value for _, value in one.recording.looks] for one in (step, blocks.step))
-            why = step.same_as(blocks.step) if looks == before else ""  # other data are none of the program's
+            looks, before = ([value for _, value in one.recording.looks] for one in (step, known))
+            why = step.same_as(known) if looks == before else ""  # other data are none of the program's
         except CannotCapture as error:
             why = str(error)
         if why:
@@ -241,7 +245,7 @@ class Stepper:
             )
 
     def _begin(self, way: Way, step: Step, left: int) -> None:
-        svi = self.svi
+        svi, way.recorded = self.svi, step
         blocks = blocks_of(svi, step)
         job = blocks.job().encode()
         key = cache.key_of(job)
@@ -284,7 +288,7 @@ class Stepper:
             way.num_loads += 1
             self._start(way, blocks.job().encode(), compilation.key)
 
-    def _use(self, way: Way, blocks: Blocks) -> None:
+    def _use(self, way: Way, blocks: Blocks | Descent) -> None:
         way.blocks, way.waiting, way.step_time = blocks, None, 0.0
 
     def _give_up(self, way: Way, error: Exception) -> None:
@@ -309,7 +313,7 @@ def rehearse(svi: SVI, args: Args, kwargs: Kwargs) -> Step:
     return record_step(loss, leaves, svi.loss.baselines.means, (args, dict(kwargs)))
 
 
-def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks:
+def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks | Descent:
     """The step for such arguments, compiled. Raises: ValueError saying why it cannot be."""
     try:
         operators.are_ready(start=True, wait=True)
@@ -329,7 +333,7 @@ def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks:
     raise ValueError(f"SVI.compile: the compiled program cannot be loaded from {package}.")
 
 
-def load(blocks: Blocks, key: str, package: Path) -> bool:
+def load(blocks: Blocks | Descent, key: str, package: Path) -> bool:
     """Load a compiled program; one that is gone, or cannot be loaded, is forgotten and removed."""
     try:
         blocks.load(package)
@@ -343,12 +347,17 @@ def load(blocks: Blocks, key: str, package: Path) -> bool:
     return True
 
 
-def blocks_of(svi: SVI, step: Step) -> Blocks:
-    """A recorded step, ready to be compiled. Raises: Unsupported, for an optimiser that cannot be part of a program."""
+def blocks_of(svi: SVI, step: Step) -> Blocks | Descent:
+    """A recorded step, ready to be compiled; the optimiser is part of it if it can be. Raises: Unsupported, for LBFGS."""
     if svi.optimizer is None:
         raise Unsupported("there are no parameters to train")
     leaves = [svi.trained[i][1] for i in step.leaves]
-    plan = plan_of(svi.optimizer, leaves, svi.optim.clip_args, svi.scheduler, svi.optim.advance)
+    try:
+        plan = plan_of(svi.optimizer, leaves, svi.optim.clip_args, svi.scheduler, svi.optim.advance)
+    except Unsupported:
+        if isinstance(svi.optimizer, torch.optim.LBFGS):  # computes losses within its step
+            raise
+        return Descent(svi, step)
     return Blocks(step, plan, svi.loss.baselines.means)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,17 +13,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl.distributions.validation import describe_entries, is_validation_enabled
+from ppl.distributions.validation import is_validation_enabled
+from ppl.engine.bundle import Bundle
 from ppl.engine.optimizers import Outdated, Unsupported
 from ppl.engine.single import Single
 from ppl.engine.training import tensors_in
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.batches import Device
+from ppl.infer.bundles import load_bundle, write_bundle
 from ppl.infer.compiled import Compile, Stepper, compile_step, kind_of
+from ppl.infer.descent import Descent
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.infer.fit import FitResult, fit
 from ppl.infer.interrupts import Interrupts
+from ppl.infer.nan import KEPT, check_gradients, check_parameters, explain_nan
 from ppl.optim import as_optimizer
 from ppl.params import ParamStore
 from ppl.stack import sketched
@@ -76,14 +81,17 @@ class SVI:
         self.num_steps = 0  # steps taken so far
         self._optimizer: torch.optim.Optimizer | None = None
         self._scheduler: Any = None
-        self._latest: Single | None = None  # which program took the last step, and may hold the optimiser's state
+        self._latest: Single | Descent | None = (
+            None  # which program took the last step, and may hold the optimiser's state
+        )
         self._version = -1
         self.trained: list[tuple[str, Tensor]] = []  # names and leaves of what the optimiser updates
         self._pending: dict[str, Any] | None = None
         self._dtype = torch.get_default_dtype()  # of the losses
         self._last = math.nan  # the latest loss
         self.is_checked = False  # whether an eager step has looked at everything
-        self._programs: dict[Any, Single] = {}  # of `compile`, by the kind of arguments
+        self._programs: dict[Any, Single | Descent] = {}  # of `compile`, by the kind of arguments
+        self.failed: tuple[Tensor, tuple[Any, ...], dict[str, Any]] | None = None  # the latest step, if it failed
 
     @property
     def is_ready(self) -> bool:
@@ -148,23 +156,38 @@ class SVI:
             found = self._compiled_step(args, kwargs)
             if found is not None:
                 return found
-        start = torch.get_rng_state() if isinstance(self.optimizer, torch.optim.LBFGS) else None
+        start, means = torch.get_rng_state(), self.loss.baselines.means.copy()
+        try:
+            value = self._eager_step(start, args, kwargs)
+        except ValueError:
+            self.loss.baselines.means.clear()
+            self.loss.baselines.means.update(means)
+            self.failed = start, args, kwargs
+            raise
+        self.failed = None
+        return value
+
+    def _eager_step(self, start: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
         try:
             with self.params:
                 loss = self.loss(self.model, self.guide, *args, **kwargs)
         except ValueError as error:
-            self._check_parameters(error)
+            check_parameters(self.num_steps, self.trained, error)
             if not self.num_steps:
                 raise
-            raise ValueError(f"step {self.num_steps}: {error} The parameters keep their last values.") from error
+            raise ValueError(f"step {self.num_steps}: {error} {KEPT}") from error
         if self._version != self.params.version:  # a parameter that the setup run did not meet
             self._train(*(self.loss.last_traces or ()))
         value = loss.item()
         if math.isnan(value):
-            self._check_parameters()
-            raise ValueError(self._explain_nan("the loss"))
+            check_parameters(self.num_steps, self.trained)
+            raise ValueError(explain_nan(self.num_steps, "the loss", reversed(self.loss.last_traces or ())))
         if self.optimizer is not None:
-            self._update(loss, None if start is None else lambda: self._again(start, args, kwargs))
+            self._backward(loss)
+            if is_validation_enabled():
+                check_gradients(self.num_steps, self.trained, value)
+            searches = isinstance(self.optimizer, torch.optim.LBFGS)
+            self.descend(loss, (lambda: self._again(start, args, kwargs)) if searches else None)
         self.num_steps += 1
         self.is_checked = True
         self.loss.last_traces = None  # a look back is for errors; the tensors are not kept
@@ -184,7 +207,8 @@ class SVI:
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 self.evaluate_loss(*args, **kwargs)
             self.is_checked = True
-        self._programs[kind_of(args, kwargs)] = Single(compile_step(self, args, kwargs))
+        program = compile_step(self, args, kwargs)
+        self._programs[kind_of(args, kwargs)] = program if isinstance(program, Descent) else Single(program)
 
     def _compiled_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
         program = self._programs.get(kind_of(args, kwargs))
@@ -246,11 +270,12 @@ class SVI:
         if loss.requires_grad:
             loss.backward()
 
-    def _update(self, loss: Tensor, closure: Callable[[], Tensor] | None) -> None:
+    def descend(self, loss: Tensor, closure: Callable[[], Tensor] | None = None) -> None:
+        """Let the optimiser and its schedule take their step by the gradients that the parameters have.
+
+        Args: loss, before the step; closure, what computes it anew, for a line search.
+        """
         assert self.optimizer is not None
-        self._backward(loss)
-        if is_validation_enabled():
-            self._check_gradients(loss.item())
         if self.optim.clip_args:
             self.optim.clip([leaf for _, leaf in self.trained])
         if closure is None:
@@ -259,47 +284,6 @@ class SVI:
             self.optimizer.step(cast(Any, closure))
         if self.scheduler is not None:
             self.optim.advance(self.scheduler, self.num_steps + 1, loss.detach())
-
-    def _check_parameters(self, cause: Exception | None = None) -> None:
-        """Raise ValueError naming the first parameter that is NaN, if one is."""
-        for name, leaf in self.trained:
-            bad = leaf.detach().isnan()
-            if bool(bad.any()):
-                raise ValueError(
-                    f"step {self.num_steps}: parameter '{name}' is NaN ({describe_entries(bad, leaf.detach())}). It was "
-                    "so before this step: load a state_dict from before, or give it another value, as in "
-                    f"svi.params['{name}'] = …"
-                ) from cause
-
-    def _check_gradients(self, loss: float) -> None:
-        sums = [g.sum() if g.dim() else g for _, leaf in self.trained if (g := leaf.grad) is not None]
-        if all(s.is_cpu for s in sums):
-            if all(math.isfinite(s.item()) for s in sums):
-                return
-        elif math.isfinite(torch.stack(sums).sum().item()):  # one transfer from the device
-            return
-        for name, leaf in self.trained:
-            if leaf.grad is not None and not bool(leaf.grad.isfinite().all()):
-                why = (
-                    "although the loss is. A function in the model has an infinite slope at the value reached, such as sqrt "
-                    "or log near 0, or the learning rate is too high."
-                    if math.isfinite(loss)
-                    else f"and the loss is {loss}: the guide drew values that are impossible under the model."
-                )
-                raise ValueError(
-                    f"step {self.num_steps}: the gradient of parameter '{name}' is not finite, {why} The parameters keep "
-                    "their last values."
-                )
-
-    def _explain_nan(self, what: str) -> str:
-        found = []
-        for trace_ in reversed(self.loss.last_traces or ()):
-            found += trace_.describe_nan()
-        causes = "; ".join(found[:3]) or "no single site is NaN: infinities of opposite sign met in the sum"
-        return (
-            f"step {self.num_steps}: {what} is NaN. First found: {causes}. Look at the inputs of that site, lower the "
-            "learning rate, or start elsewhere (init_loc_fn). The parameters keep their last values."
-        )
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:
         """The loss now, without a step."""
@@ -443,6 +427,27 @@ class SVI:
         torch.set_rng_state(state["rng"])
         if state["rng_cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["rng_cuda"])
+
+    def write_bundle(self, path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> None:
+        """Write a step with all that it starts from to a file, to take it again elsewhere: see `load_bundle`.
+
+        It is the next step, with these arguments; without any, after a step that raised ValueError, that one, with its
+        arguments and random numbers. What a closure holds is not in the file, nor are plates' scales that `fit` was told.
+
+        Args: args, kwargs: tensors and plain values, in tuples, lists and dicts.
+        Raises: ValueError naming an argument that is something else.
+        """
+        write_bundle(self, path, args, kwargs)
+
+    def load_bundle(self, path: str | os.PathLike[str], map_location: Any = None) -> Bundle:
+        """Take over the state in a file that `write_bundle` wrote, random numbers included; the file is data.
+
+            bundle = svi.load_bundle("step.pt")
+            svi.step(*bundle.args, **bundle.kwargs)
+
+        Raises: ValueError for a file of another kind, or one of an SVI with another optimiser or loss.
+        """
+        return load_bundle(self, path, map_location)
 
 
 def _mean(values: list[float]) -> float:

@@ -29,7 +29,7 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-
 
 _lock = threading.Lock()
 _loaded: bool | None = None  # None before anybody has looked
-_wanted = False
+_wanted: ContextVar[bool] = ContextVar("_wanted", default=False)
 _enabled: ContextVar[bool] = ContextVar("_enabled", default=True)
 
 
@@ -46,14 +46,18 @@ def is_loaded() -> bool:
 
 def want() -> bool:
     """`is_loaded`, asked by somebody who has work for the operators, which is remembered."""
-    global _wanted
-    _wanted = True
+    _wanted.set(_enabled.get())
     return is_loaded()
 
 
 def is_wanted() -> bool:
-    """Whether there was work for the operators in this process, be they there or not."""
-    return _wanted
+    """Whether there was work for the operators in this thread or task since `forget`, be they there or not."""
+    return _wanted.get()
+
+
+def forget() -> None:
+    """Begin to watch anew whether there is work for the operators."""
+    _wanted.set(False)
 
 
 def load() -> bool:

@@ -153,10 +153,12 @@ class _Graph:
         self.factors, self.variables = factors, variables
         self.narrow: dict[int, tuple[tuple[int, ...], Tensor]] = {}  # by the tensor
         for i, factor in enumerate(factors):
-            here = [axis for axis in factor.axes if axis in variables]
-            for axis in here:
-                self.sizes[axis] = factor.size(axis)
-                self.neighbours.setdefault(axis, {})
+            here = []
+            for axis, size in zip(factor.axes, factor.tensor.shape, strict=True):
+                if axis in variables:
+                    here.append(axis)
+                    self.sizes[axis] = size
+                    self.neighbours.setdefault(axis, {})
             if len(here) == 1:
                 self.single.setdefault(here[0], []).append(i)
             elif len(here) == 2:
@@ -225,17 +227,19 @@ class _Graph:
                 tuple(a for a in initial.axes if a != TIME), initial.tensor.select(initial.axes.index(TIME), 0)
             )
         members = {i for group in (*pairs, *singles) for i in group}
-        sizes = {axis: self.factors[i].size(axis) for i in members for axis in self.factors[i].axes}
+        sizes: dict[str, int] = {}
+        for i in members:
+            sizes.update(zip(self.factors[i].axes, self.factors[i].tensor.shape, strict=True))
         outer = tuple(sizes[axis] for axis in batch)
         return Run(tuple(path), starts, stops, batch, outer, initial, matrices, emissions, largest), members
 
-    def _narrowed(self, i: int) -> Factor:
-        """A factor without the axes along which it was only expanded, those of the variables apart."""
+    def _narrowed(self, i: int) -> tuple[Axes, Tensor]:
+        """A factor's axes and tensor without those along which it was only expanded, the variables apart."""
         factor = self.factors[i]
         tensor = factor.tensor
         strides = tensor.stride()
         if 0 not in strides:
-            return factor
+            return factor.axes, tensor
         kept = tuple(
             d for d, axis in enumerate(factor.axes) if strides[d] or axis in self.variables or tensor.shape[d] == 1
         )
@@ -243,31 +247,32 @@ class _Graph:
         if known is None or known[0] != kept:
             index = tuple(slice(None) if d in kept else 0 for d in range(len(strides)))
             known = self.narrow[id(tensor)] = kept, tensor[index]
-        return Factor(tuple(factor.axes[d] for d in kept), known[1])
+        return tuple(factor.axes[d] for d in kept), known[1]
 
     def _outer(self, members: Iterable[int], known: set[str]) -> Axes:
-        return tuple(dict.fromkeys(axis for i in members for axis in self.factors[i].axes if axis not in known))
+        return tuple(dict.fromkeys([axis for i in members for axis in self.factors[i].axes if axis not in known]))
 
     def _stacked(self, steps: list[list[tuple[int, dict[str, str]]]], states: Axes) -> Factor | None:
         """The factors of each step added up, and the steps stacked on the axis "time"; of size 1 where all are one.
 
         Args: steps, for each the positions of its factors, with new names for the variables.
         """
-        named = [
-            [
-                Factor(tuple(names.get(axis, axis) for axis in f.axes), f.tensor)
-                for f, names in ((self._narrowed(i), names) for i, names in step)
-            ]
-            for step in steps
-        ]
-        if not any(named):
-            return None
         kinds: dict[tuple[tuple[Axes, int], ...], int] = {}
-        which = [kinds.setdefault(tuple((f.axes, id(f.tensor)) for f in step), len(kinds)) for step in named]
-        of = dict(zip(which, named, strict=True))
-        different = [of[kind] for kind in range(len(kinds))]
+        different: list[list[Factor]] = []
+        which = []
+        for step in steps:
+            named = []
+            for i, names in step:
+                axes, tensor = self._narrowed(i)
+                named.append((tuple([names.get(axis, axis) for axis in axes]), tensor))
+            kind = kinds.setdefault(tuple([(axes, id(tensor)) for axes, tensor in named]), len(kinds))
+            if kind == len(different):
+                different.append([Factor(*pair) for pair in named])
+            which.append(kind)
+        if not any(different):
+            return None
         axes, stacked = _stack(different, states)
-        if 1 < len(kinds) < len(named):
+        if 1 < len(kinds) < len(steps):
             index = torch.tensor(which, device=stacked.device)
             stacked = stacked.index_select(0, index)
         return Factor((TIME, *axes), stacked)

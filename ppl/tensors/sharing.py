@@ -27,7 +27,8 @@ T = TypeVar("T")
 
 class _Entry(NamedTuple):
     result: Any
-    version: int
+    tensors: tuple[Tensor, ...]  # the result, or what it is made of
+    version: int  # of these, when it was made
     held: Any  # keeps the arguments alive, because their ids are in the key
 
 
@@ -99,6 +100,7 @@ def _functions() -> frozenset[Any]:
 
 _SHARED = _functions()
 _active: ContextVar[Sharing | None] = ContextVar("ppl_sharing", default=None)
+_AS_EVER = contextlib.nullcontext()
 
 
 class Sharing(TorchFunctionMode):
@@ -142,31 +144,33 @@ class Sharing(TorchFunctionMode):
         """What `make` gives, or gave before under the same key."""
         whole = (torch.is_grad_enabled(), torch._C._is_any_autocast_enabled(), key)
         known = self._known.get(whole)
-        if known is not None:
-            result = known.result
-            if (result._version if type(result) is Tensor else _version(result)) == known.version:
-                self._handed[id(result)] = known
-                return result
+        if known is not None and _version(known.tensors) == known.version:
+            self._handed[id(known.result)] = known
+            return known.result
         result = make()
         if isinstance(result, tuple):
             return result
-        self._known[whole] = _Entry(result, _version(result), held)
+        tensors = (result,) if isinstance(result, Tensor) else _tensors_of(result)
+        self._known[whole] = _Entry(result, tensors, _version(tensors), held)
         return result
 
     def is_intact(self) -> bool:
         """Whether nobody wrote into what was handed out more than once."""
-        return all(_version(entry.result) == entry.version for entry in self._handed.values())
+        return all(_version(entry.tensors) == entry.version for entry in self._handed.values())
 
 
 def shared(func: Callable[..., T], *args: Any, key: Hashable | None = None) -> T:
     """func(*args), shared if sharing is active; for the library's own functions.
 
-    Args: key, tells apart what the arguments do not, where these are not to count.
+    Args: key, tells apart what the arguments do not, where these are not to count; they are kept alive, so it may have ids.
     """
     active = _active.get()
     if active is None:
         return func(*args)
-    found: T = active.share(func, args, {}) if key is None else active.share_as((func, key), lambda: func(*args))
+    if key is None:
+        found: T = active.share(func, args, {})
+    else:
+        found = active.share_as((func, key), lambda: func(*args), args)
     return found
 
 
@@ -178,7 +182,7 @@ def active_sharing() -> Sharing | None:
 def unwatched() -> contextlib.AbstractContextManager[Any]:
     """While this is entered, a sharing watches nothing."""
     if _active.get() is None or torch._C._len_torch_function_stack() != 1:
-        return contextlib.nullcontext()
+        return _AS_EVER
     found: contextlib.AbstractContextManager[Any] = torch._C.DisableTorchFunction()
     return found
 
@@ -192,14 +196,15 @@ def can_share() -> bool:
     )
 
 
-def _version(result: Any) -> int:
-    if isinstance(result, Tensor):
-        return result._version
-    total = 0
-    for value in vars(result).values():
-        if isinstance(value, Tensor):
-            total += value._version
-    return total
+def _tensors_of(d: Any) -> tuple[Tensor, ...]:
+    """The tensors that a distribution is made of."""
+    return tuple(value for value in vars(d).values() if isinstance(value, Tensor))
+
+
+def _version(tensors: tuple[Tensor, ...]) -> int:
+    if len(tensors) == 1:
+        return tensors[0]._version
+    return sum([tensor._version for tensor in tensors])
 
 
 def _key(thing: Any) -> Hashable | None:
@@ -227,8 +232,10 @@ def _key(thing: Any) -> Hashable | None:
         return _key(("slice", thing.start, thing.stop, thing.step))
     if kind is float:
         return kind, repr(thing)
-    if isinstance(thing, (Tensor, torch.distributions.Distribution)):
-        return id(thing), _version(thing)
+    if isinstance(thing, Tensor):
+        return id(thing), thing._version
+    if isinstance(thing, torch.distributions.Distribution):
+        return id(thing), _version(_tensors_of(thing))
     return None
 
 

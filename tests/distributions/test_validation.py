@@ -13,7 +13,7 @@ from torch.distributions import Distribution as TorchDistribution
 
 import ppl
 import ppl.distributions as dist
-from ppl.distributions import constraints
+from ppl.distributions import constraints, validation
 from ppl.distributions.validation import holds, validation_enabled
 from ppl.handlers import mask, substitute, trace
 
@@ -303,3 +303,81 @@ def test_an_impossible_value_under_a_mask_has_no_density_and_no_gradient(build: 
     with validation_enabled(False), trace() as record, substitute(data={"x": value}), ppl.plate("p", 2):
         ppl.sample("x", build(scale))
         assert record.log_prob("x")[1] == -math.inf
+
+
+class TestLookingOnce:
+    """Data are looked at once, and again when something may have changed."""
+
+    @staticmethod
+    def counted(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+        looks: list[torch.Tensor] = []
+
+        def look(constraint: Any, value: torch.Tensor) -> bool:
+            looks.append(value)
+            return holds(constraint, value)
+
+        monkeypatch.setattr(validation, "holds", look)
+        return looks
+
+    def test_the_same_tensor_and_its_views_are_looked_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        looks = self.counted(monkeypatch)
+        data = torch.tensor([[0, 1, 2], [2, 1, 0]])
+
+        def model() -> None:
+            for i in range(2):
+                ppl.sample(f"x{i}", dist.Categorical(torch.ones(3) / 3).expand([3]), obs=data[i])
+
+        for _ in range(3):
+            trace(model).get_trace()
+        assert [value is data for value in looks] == [True]
+
+    def test_constant_arguments_are_looked_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        looks = self.counted(monkeypatch)
+        loc, scale = torch.zeros(3), torch.ones(3)
+        for _ in range(3):
+            dist.Normal(loc, scale)
+        assert len(looks) == 2
+
+    @pytest.mark.parametrize(
+        "write", [lambda x: x.fill_(-1.0), lambda x: x[1:].neg_(), lambda x: x.__setitem__(2, -1.0)]
+    )
+    def test_a_write_is_noticed(self, write: Callable[[torch.Tensor], Any]) -> None:
+        data = torch.ones(3)
+        d = dist.Exponential(torch.ones(3))
+        d.log_prob(data)
+        view = data[2:]
+        dist.Exponential(torch.ones(1)).log_prob(view)
+        write(data)
+        for value in (data, data[2:], view):
+            with pytest.raises(ValueError, match="must lie in the support"):
+                dist.Exponential(torch.ones(len(value))).log_prob(value)
+
+    def test_a_part_of_impossible_data_may_be_possible(self) -> None:
+        data = torch.tensor([1.0, -1.0])
+        for _ in range(2):
+            dist.Exponential(torch.ones(1)).log_prob(data[:1])
+            with pytest.raises(ValueError, match="must lie in the support"):
+                dist.Exponential(torch.ones(1)).log_prob(data[1:])
+
+    def test_the_bits_of_data_read_as_another_type_are_other_data(self) -> None:
+        data = torch.tensor([0x40000000_BF800000]).view(torch.float64).clone()  # 2 and a bit; its lower half is -1
+        dist.Exponential(torch.ones(1)).log_prob(data)
+        with pytest.raises(ValueError, match="must lie in the support"):
+            dist.Exponential(torch.ones(2)).log_prob(data.view(torch.float32))
+
+    def test_one_constraint_says_nothing_of_another(self) -> None:
+        data = torch.tensor([0.5, 2.0])
+        dist.Exponential(torch.ones(2)).log_prob(data)
+        with pytest.raises(ValueError, match="must lie in the support"):
+            dist.Beta(torch.ones(2), torch.ones(2)).log_prob(data)
+        with pytest.raises(ValueError, match="must lie in the support"):
+            dist.Categorical(torch.ones(2, 2)).log_prob(torch.tensor([0, 2]))
+
+    def test_data_without_versions_are_looked_at_each_time(self) -> None:
+        with torch.inference_mode():
+            data = torch.ones(2)
+        dist.Exponential(torch.ones(2)).log_prob(data)
+        with torch.inference_mode():
+            data.neg_()
+        with pytest.raises(ValueError, match="must lie in the support"):
+            dist.Exponential(torch.ones(2)).log_prob(data)

@@ -86,7 +86,7 @@ def missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that has work for operators which are not there."""
     monkeypatch.setattr(native, "library", lambda: tmp_path / "native" / "chain.so")
     monkeypatch.setattr(native, "_loaded", None)
-    monkeypatch.setattr(native, "_wanted", True)
+    monkeypatch.setattr(native, "is_wanted", lambda: True)
     monkeypatch.setattr(operators, "_pending", None)
     monkeypatch.setenv("PPL_CACHE_DIR", str(tmp_path))
     yield
@@ -98,7 +98,7 @@ def missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_nothing_is_recorded_before_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not operators.are_ready(start=False, wait=False)
     assert operators._pending is None
-    monkeypatch.setattr(native, "_wanted", False)
+    monkeypatch.setattr(native, "is_wanted", lambda: False)
     assert operators.are_ready(start=False, wait=False)
 
 
@@ -115,7 +115,7 @@ def test_compiled_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PPL_CACHE_DIR", str(tmp_path))
     native.library.cache_clear()
     monkeypatch.setattr(native, "_loaded", None)
-    monkeypatch.setattr(native, "_wanted", True)
+    monkeypatch.setattr(native, "is_wanted", lambda: True)
     monkeypatch.setattr(operators, "_pending", None)
     # a second library cannot be loaded beside the first one
     monkeypatch.setattr(native, "_load", lambda file: file.stat().st_size > 10_000)

@@ -260,7 +260,8 @@ class ELBO:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the means of a `state_dict`."""
-        self.baselines.means = {name: mean.clone() for name, mean in state["baselines"].items()}
+        self.baselines.means.clear()  # in place: captured functions hold on to the mapping
+        self.baselines.means.update({name: mean.clone() for name, mean in state["baselines"].items()})
 
 
 def _run_enumerated(

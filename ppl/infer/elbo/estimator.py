@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ppl.infer.elbo.terms import Names, Terms, is_time, to_factor
 from ppl.site import Baseline, Site
+from ppl.tensors.carried import carry
 from ppl.tensors.chunks import Query, TooLarge, eliminate_all_within
 from ppl.tensors.elimination import Intractable, components, contract
 from ppl.tensors.factor import Factor, add, union, weigh
@@ -35,6 +36,7 @@ class Baselines:
         options: Baseline = site.infer.baseline
         centred = signal
         if options.decaying_average:
+            carry(self.means)
             mean, now = self.means.get(site.name), signal.tensor.detach().mean()
             if mean is not None:
                 centred = Factor(centred.axes, centred.tensor - mean)

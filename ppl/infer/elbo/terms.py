@@ -9,10 +9,9 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions import validation
-from ppl.distributions.distribution import broadcast_shape
 from ppl.distributions.prototype import has_varying_support
 from ppl.infer.elbo.monte_carlo import check_score, is_monte_carlo, log_proposal, log_share, log_source
-from ppl.site import Site, plate_shape
+from ppl.site import Site
 from ppl.tensors.factor import Factor
 from ppl.tensors.timeline import Timeline
 from ppl.trace import Trace, density, masked
@@ -50,7 +49,7 @@ def check_dims(shape: Size, site: Site) -> None:
             )
 
 
-Known = dict[tuple[int, tuple[int, ...], tuple[int, ...]], Tensor]
+Known = dict[tuple[int, ...], Tensor]
 
 
 def to_factor(tensor: Tensor, site: Site, event_dim: int = 0, known: Known | None = None) -> Factor:
@@ -60,29 +59,59 @@ def to_factor(tensor: Tensor, site: Site, event_dim: int = 0, known: Known | Non
         event_dim: how many dims of the tensor come after the batch; they become the axes of `event_axes`.
         known: what one tensor became for other sites, and becomes for this one too.
     """
-    steps, rest = tensor.shape[: len(site.spans)], tensor.shape[len(site.spans) :]
-    batch, event = (rest[:-event_dim], rest[-event_dim:]) if event_dim else (rest, Size())
-    width = len(batch)
-    names = {dim: name for dim, name in site.enum_dims if -dim <= width and batch[dim] != 1}
-    plates = {frame.dim: frame for frame in site.plates if frame.dim is not None}
-    for dim in range(-width, 0):
-        if batch[dim] != 1 and dim not in names and dim not in plates:
-            check_dims(Size((*steps, *batch)), site)
-    shape = broadcast_shape(batch, plate_shape(site.plates))
-    names.update({dim: plate_axis(frame.name) for dim, frame in plates.items()})
-    dims = sorted(names)
-    sizes = [shape[dim] for dim in dims]
-    axes = (*(span.axis for span in site.spans), *(names[dim] for dim in dims), *event_axes(event_dim))
-    key = id(tensor), tuple(shape), tuple(sizes)
+    shape = tensor.shape
+    count, end = len(site.spans), len(shape) - event_dim
+    own, full, sizes = _named(site, shape[count:end], shape[:count])
+    target = (*shape[:count], *sizes, *shape[end:])
+    axes = (*(span.axis for span in site.spans), *own, *event_axes(event_dim))
+    if shape == target:
+        return Factor(axes, tensor)
+    key = (id(tensor), *target)
     if known is not None and key in known:
         return Factor(axes, known[key])
-    tensor = tensor.reshape((*steps, *(1,) * (len(shape) - width), *batch, *event)) if steps else tensor
-    if tensor.shape != (*steps, *shape, *event):
-        tensor = tensor.expand((*steps, *shape, *event))
-    tensor = tensor.reshape([*steps, *sizes, *event])
+    tensor = _spread(tensor, count, full, event_dim).reshape(target)
     if known is not None:
         known[key] = tensor
     return Factor(axes, tensor)
+
+
+def _named(site: Site, batch: Size, steps: Size) -> tuple[tuple[str, ...], list[int], list[int]]:
+    """The axes that a batch shape has at a site, the shape within its plates, and what is left of that without size 1.
+
+    Raises: ValueError where a dim is nobody's.
+    """
+    full, owners = [*batch], dict(site.enum_dims)
+    for frame in site.plates:
+        dim = frame.dim
+        if dim is not None:
+            owners[dim] = plate_axis(frame.name)
+            if -dim > len(full):
+                full[:0] = [1] * (-dim - len(full))
+            if full[dim] == 1:
+                full[dim] = frame.subsample_size
+    plates = [frame.dim for frame in site.plates]
+    axes: list[str] = []
+    sizes: list[int] = []
+    for dim, size in enumerate(full, -len(full)):
+        if size != 1 or dim in plates:
+            owner = owners.get(dim)
+            if owner is None:
+                check_dims(Size((*steps, *batch)), site)
+            else:
+                axes.append(owner)
+                sizes.append(size)
+    return tuple(axes), full, sizes
+
+
+def _spread(tensor: Tensor, count: int, full: list[int], event_dim: int) -> Tensor:
+    """A tensor with its batch expanded, which lies between `count` first dims and its event dims."""
+    shape = tensor.shape
+    steps, event = shape[:count], shape[len(shape) - event_dim :]
+    whole = (*steps, *full, *event)
+    if shape == whole:
+        return tensor
+    missing = len(whole) - len(shape)
+    return tensor.reshape((*steps, *(1,) * missing, *shape[count:])).expand(whole)
 
 
 def event_axes(count: int) -> tuple[str, ...]:
@@ -167,7 +196,7 @@ def model_terms(trace: Trace, into: Terms, summed: Names = frozenset(), maximise
         maximised: whether these are maximised over instead; then a masked place counts as 1 at each of its values,
             of which there may be more for one choice than for another.
     """
-    trace.compute_together()
+    together = _factors_together(trace)
     known: Known = {}
     for name, site in trace.nodes.items():
         if site.kind == "sample":
@@ -180,12 +209,26 @@ def model_terms(trace: Trace, into: Terms, summed: Names = frozenset(), maximise
                 if score is not None:
                     into.scores[name] = score
                 continue
+            if name in together:
+                into.model[name] = together[name]
+                continue
             kept = log_prob = trace.unscaled_log_prob(name)
             if name in summed and site.mask is not None:
                 log_prob = log_prob + masked(_weight_of_masked(site, log_prob, maximised), ~torch.as_tensor(site.mask))
             # a tensor that the trace keeps cannot give its id to another one
             into.model[name] = to_factor(log_prob, site, known=known if log_prob is kept else None)
     return into
+
+
+def _factors_together(trace: Trace) -> dict[str, Factor]:
+    """The factors of sites whose densities are computed together, and whose dims are therefore alike but for their names."""
+    factors: dict[str, Factor] = {}
+    for which, stacked in trace.compute_together():
+        named = {name: _named(trace[name], stacked.shape[1:], Size()) for name in which}
+        _, full, sizes = next(iter(named.values()))
+        parts = _spread(stacked, 1, full, 0).reshape((len(stacked), *sizes)).unbind(0)
+        factors.update((name, Factor(axes, parts[which[name]])) for name, (axes, *_) in named.items())
+    return factors
 
 
 def _weight_of_masked(site: Site, like: Tensor, maximised: bool) -> Tensor:
