@@ -1,6 +1,7 @@
 """What a compiling process calls in the tests, in place of a compiler: each takes a job and a file to write."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,3 +55,13 @@ def tell(job, file):
         sys.stdin.read(),
     ]
     file.write_text("\n".join(map(str, facts)))
+
+
+def give(job, file):
+    """Copy what $PPL_TESTS_PACKAGE names."""
+    shutil.copy(os.environ["PPL_TESTS_PACKAGE"], file)
+
+
+def linger(job, file):
+    """Start a process, as g++ is one; tell the numbers of both in the file that $PPL_TESTS_TOLD names; go on for a minute."""
+    sleep(os.environ["PPL_TESTS_TOLD"].encode(), file)

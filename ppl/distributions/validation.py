@@ -320,6 +320,19 @@ def bad_entries(d: torch.distributions.Distribution, value: Tensor) -> Tensor | 
     return ~ok
 
 
+def inside(d: Any, value: object) -> Tensor | None:
+    """Whether each entry of a value lies in the support, without looking at the answer; None where nothing is known."""
+    counted: Callable[[Tensor], Tensor] | None = getattr(d, "_counted", None)
+    try:
+        support = d.support
+    except (AttributeError, NotImplementedError):
+        return None
+    if support is None or not isinstance(value, Tensor) or not value.numel():
+        return None
+    ok: Tensor = support.check(value if counted is None else counted(value))
+    return ok
+
+
 def is_trusted() -> bool:
     """Whether `log_prob` may skip its check of the value."""
     return _trusted.get() is not None

@@ -170,15 +170,19 @@ def take_step(
     values.update(constants)
     known = job.program.run(values) if run is None else run(values)
     by_pack = [[known[job.grads[leaf]] for leaf in pack["leaves"]] for pack in job.packs]
+    loss = known[job.loss]
+    if job.clip or any(pack["clip"] is not None for pack in job.packs):  # hides what eager steps refuse
+        total = torch.stack([grad.sum().to(loss.dtype) for parts in by_pack for grad in parts]).sum()
+        loss = torch.where(total.isfinite(), loss, torch.full_like(loss, float("nan")))
     after = update(job.packs, packed, by_pack, row, job.clip)
     after += [known[new].clone() for _, new in job.state] + [known[i] for i in job.written]
-    return known[job.loss], [t.contiguous() for t in after]
+    return loss, [t.contiguous() for t in after]
 
 
 def is_fine(losses: Tensor, n: Tensor | int, carries: Sequence[Tensor]) -> Tensor:
-    """Whether no loss of the first `n` is NaN and all carries are finite, a scalar."""
+    """Whether the first `n` losses and all carries are finite, a scalar; if not, eager steps say why."""
     taken = torch.arange(len(losses), device=losses.device) < n
-    fine = ~(losses.isnan() & taken).any()
+    fine = ~(~losses.isfinite() & taken).any()
     for carry in carries:
         fine = fine & carry.isfinite().all()
     return fine

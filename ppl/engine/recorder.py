@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from ppl.distributions.validation import validation_enabled
+from ppl.distributions.validation import inside, is_validation_enabled, validation_enabled
 from ppl.engine.looks import INSTEAD, Looks
 from ppl.engine.program import SMALL, Op, Program, Ref, Spec, mapped, references
 from ppl.engine.rewrite import OUTSPOKEN, WithoutLooks
@@ -74,7 +74,7 @@ class Recorder(TorchDispatchMode):
         self.static: set[int] = set()
         self.originals: dict[int, Tensor] = {}
         self.looks: list[tuple[Op, Any]] = []
-        self.seen = last_site()
+        self.seen = last_site(self)
         self.read_by = Looks(self)
         self._changing = {id(tensor) for tensor in changing}
         self._numbers: dict[int, int] = {}
@@ -107,6 +107,10 @@ class Recorder(TorchDispatchMode):
     def _out(self, tensor: Tensor) -> Ref:
         index = self._numbers.get(id(tensor))
         return Ref(self._number(tensor) if index is None else index)
+
+    def is_static(self, tensor: Tensor) -> bool:
+        """Whether a value depends on nothing that changes from step to step, as far as is known by now."""
+        return self.ref(tensor).index in self.static
 
     # -- operations
 
@@ -331,15 +335,24 @@ def written_by(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
 
 
 class last_site(Handler):
-    """Remembers which sites a program has reached."""
+    """Remembers which sites a program has reached, and looks at data, so that other data are looked at as well."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.names: list[str] = []
+        self.recorder = recorder
+        self.looks = is_validation_enabled()
 
     def handle(self, site: Site) -> Site:
         self.names.append(site.name)
-        return perform(site)
+        site = perform(site)
+        if self.looks and site.kind == "sample" and site.observed and not (site.branch or site.enum_dims):
+            fine = inside(site.distribution, site.value)
+            if fine is not None and site.mask is not False:
+                fine = fine if not isinstance(site.mask, Tensor) else fine | ~site.mask
+                if self.recorder.is_static(fine):
+                    bool(fine.all())  # written down: another answer means that eager steps must say what is wrong
+        return site
 
 
 def record(function: Callable[[], Any], changing: Sequence[Tensor] = ()) -> Recording:

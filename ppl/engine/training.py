@@ -75,8 +75,8 @@ class Step:
         tensors = dict(self.recording.tensors)
         tensors.update({i: arguments[place] for i, place in self.arguments.items()})
         sources = [tensors[i] for i in self.parts.before.inputs]
-        key = [(id(source), source._version) for source in sources]
-        if self.bound is None or key != self.bound[0]:
+        key = [(id(source), _version(source)) for source in sources]
+        if self.bound is None or key != self.bound[0] or any(version is None for _, version in key):
             if any(Spec.of(tensors[i]) != self.recording.program.inputs[i] for i in self.arguments):
                 return None
             given = prepare(self.parts, self.recording, tensors)
@@ -276,6 +276,11 @@ class Blocks:
         self.state.update(zip(self.step.state, others, strict=False))
         for tensor, value in zip(self._written, others[len(self.step.state) :], strict=True):
             tensor.copy_(value)
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was changed; None where that goes uncounted, as by numpy in its own memory, or in inference mode."""
+    return None if tensor.is_inference() or not tensor.untyped_storage().resizable() else tensor._version
 
 
 @contextlib.contextmanager

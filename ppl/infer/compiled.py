@@ -21,7 +21,9 @@ from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
 from ppl.engine.training import Blocks, Step, tensors_in
 from ppl.infer.descent import Descent
+from ppl.infer.interrupts import Interrupts
 from ppl.infer.rehearsal import Rehearsal, changing, describe, rehearse
+from ppl.stack import active, is_running
 from ppl.tensors import native
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ APART = 4
 PATIENCE = 3
 #: How often a program is recorded anew because somebody changed, between steps, numbers that it refers to.
 RESTARTS = 3
+#: After so many times the time that a recording takes, another one is made to see whether the program is still the same.
+TRUST = 50
 #: Kinds of arguments that get a program each.
 SHAPES = 4
 
@@ -59,6 +63,10 @@ class Way:
     waiting: Blocks | Descent | None = None  # to be used when they are compiled, being slow as long as they are not
     step_time: float = 0.0  # of the latest block
     num_blocks: int = 0  # taken in this way
+    recorded: Step | None = None  # what the blocks are made from
+    recording_time: float = 0.0
+    unchecked_time: float = 0.0  # of blocks since a recording
+    num_loads: int = 0  # of programs that could not be loaded
     given_up: bool = False
     rehearsal: Rehearsal | None = None  # of the program in `blocks`
     restarts: int = 0
@@ -77,21 +85,23 @@ class Stepper:
     """Takes steps, eagerly or compiled.
 
     Args: compile, when to compile: "auto", once the rest of the run is long enough; "always", before the third step;
-        "never".
+        "never"; interrupts, which let Ctrl-C through while the compiler is waited for.
     Raises: ValueError for another word.
     """
 
-    def __init__(self, svi: SVI, compile: Compile) -> None:
+    def __init__(self, svi: SVI, compile: Compile, interrupts: Interrupts) -> None:
         if compile not in ("auto", "always", "never"):
             raise ValueError(f"SVI: compile must be 'auto', 'always' or 'never', got {compile!r}.")
         if compile == "auto":
             asked: Any = os.environ.get("PPL_COMPILE", "auto")
             compile = asked if asked in ("always", "never") else "auto"
-        self.svi, self.compile = svi, compile
+        self.svi, self.compile, self.interrupts = svi, compile, interrupts
         native.forget()
         self.ways: dict[Any, Way] = {}
         self.unreported: list[float] = []  # the losses of the latest block
         self._pending: tuple[Way, Compilation] | None = None
+        self._others = Way(given_up=True)  # for kinds of arguments beyond SHAPES
+        self._situation: tuple[Any, ...] = ()
 
     def advance(self, args: Args, kwargs: Kwargs, left: int, most: int) -> list[float]:
         """Take some steps with these arguments, at most `most`; returns their losses.
@@ -100,9 +110,12 @@ class Stepper:
         """
         if self.compile == "never":
             return [self.svi.step(*args, **kwargs)]
+        self._look_around()
         way = self._way(args, kwargs)
         if not way.eager_left:
             self._prepare(way, args, kwargs, left)
+            if way.unchecked_time > TRUST * way.recording_time:
+                self._check_again(way, args, kwargs)
             if way.blocks is not None and (most > 1 or self._is_up_to_date(way)):
                 losses = self._block(way, way.blocks, args, kwargs, min(left, most))
                 if losses is not None:
@@ -118,15 +131,37 @@ class Stepper:
     def _way(self, args: Args, kwargs: Kwargs) -> Way:
         key = kind_of(args, kwargs)
         way = self.ways.get(key)
-        if way is None:
-            way = self.ways[key] = Way(given_up=len(self.ways) >= SHAPES)
-            if len(self.ways) == SHAPES + 1:
+        if way is None and len(self.ways) < SHAPES:
+            way = self.ways[key] = Way()
+        elif way is None:
+            way = self._others
+            if not way.eager_steps:
                 _warn(
-                    f"SVI: {_describe_change(list(self.ways))} Each kind of arguments takes a program of its own, so that "
-                    f"those after the first {SHAPES} are not compiled: pad the batches to few shapes, or give numbers that "
-                    "change as tensors."
+                    f"SVI: {_describe_change([*self.ways, key], args, kwargs)} Each kind of arguments takes a program of its "
+                    f"own, so that those after the first {SHAPES} are not compiled: pad the batches to few shapes, or give "
+                    "numbers that change as tensors."
                 )
         return way
+
+    def _look_around(self) -> None:
+        """Forget the programs where what they were recorded from has been replaced, as a callback may do."""
+        svi = self.svi
+        found = (
+            svi.model,
+            svi.guide,
+            svi.loss,
+            svi._optimizer,
+            svi.params,
+            svi.params.version,
+            torch.get_default_dtype(),
+        )
+        if any(
+            a is not b and not (isinstance(a, int) and a == b) for a, b in zip(found, self._situation, strict=False)
+        ):
+            self.close()
+            for way in self.ways.values():
+                way.blocks = way.waiting = way.first = None
+        self._situation = found
 
     # -- compiled steps
 
@@ -142,7 +177,9 @@ class Stepper:
         if losses is None:
             way.eager_left = n  # eager steps find out which one it is, and say where
             return None
-        way.step_time = (time.perf_counter() - start) / n
+        elapsed = time.perf_counter() - start
+        way.step_time = elapsed / n
+        way.unchecked_time += elapsed
         way.num_blocks += 1
         slow = 0 < way.eager_step_time < way.step_time
         if slow and not blocks.is_compiled and self.compile == "auto" and way.num_blocks >= PATIENCE:
@@ -159,15 +196,17 @@ class Stepper:
         """Bring the compiled program a little nearer."""
         if self._pending is not None:
             self._look()
-        if way.given_up or way.blocks or way.waiting or not self.svi.is_checked:
+        if way.given_up or way.blocks or way.waiting or not self.svi.is_ready:
             return
         if self.compile == "auto" and (
             way.eager_steps < 2 or way.eager_steps % APART or way.expected(left) < LONG or self._pending is not None
         ):
             return
         try:
-            if not operators.are_ready(way.expected(left) >= VERY_LONG, self.compile == "always"):
-                return
+            waits = self.compile == "always"
+            with self.interrupts.opened() if waits else contextlib.nullcontext():
+                if not operators.are_ready(way.expected(left) >= VERY_LONG, waits):
+                    return
             before = way.rehearsal
             step = self._rehearse(way, args, kwargs)
             if way.first is None:
@@ -185,7 +224,9 @@ class Stepper:
             self._give_up(way, error)
 
     def _rehearse(self, way: Way, args: Args, kwargs: Kwargs) -> Step:
+        start = time.perf_counter()
         way.rehearsal = rehearse(self.svi, args, kwargs)
+        way.recording_time = time.perf_counter() - start
         if way.rehearsal.effects and self.compile == "auto":
             raise CannotCapture(describe(way.rehearsal.effects))
         if way.rehearsal.effects:
@@ -205,20 +246,47 @@ class Stepper:
             self._give_up(way, changing(changed[0]))
         return False
 
+    def _check_again(self, way: Way, args: Args, kwargs: Kwargs) -> None:
+        """Go back to eager steps if the program has become another one, be it by Python code that counts steps."""
+        known = way.recorded
+        if way.blocks is None or known is None or not self.svi.is_ready:
+            return
+        way.unchecked_time = 0.0
+        try:
+            step = self._rehearse(way, args, kwargs)
+            looks, before = ([value for _, value in one.recording.looks] for one in (step, known))
+            why = step.same_as(known) if looks == before else ""  # other data are none of the program's
+        except CannotCapture as error:
+            why = str(error)
+        if why:
+            way.blocks = None
+            self._give_up(
+                way,
+                CannotCapture(
+                    f"The program has changed since it was recorded: {why}. Some of the latest steps, to number "
+                    f"{self.svi.num_steps}, were taken with the former one: write compile='never' where model or guide "
+                    "change on their way."
+                ),
+            )
+
     def _begin(self, way: Way, step: Step, left: int) -> None:
-        svi = self.svi
+        svi, way.recorded = self.svi, step
         blocks = blocks_of(svi, step)
         job = blocks.job().encode()
         key = cache.key_of(job)
-        if key in _loaded:
-            self._use(way, blocks, _loaded[key])
+        if key in _loaded and load(blocks, key, _loaded[key]):
+            self._use(way, blocks)
             return
-        self._use(way, blocks, None)
+        blocks.load(None)
+        self._use(way, blocks)
         if self.compile == "auto" and way.expected(left) < VERY_LONG and cache.find(key) is None:
             return
+        self._start(way, job, key)
+
+    def _start(self, way: Way, job: bytes, key: str) -> None:
         self._pending = way, Compilation(job, key)
         if self.compile == "always":
-            with contextlib.suppress(CompileError):  # which comes up again at once
+            with contextlib.suppress(CompileError), self.interrupts.opened():  # an error comes up again at once
                 self._pending[1].wait()
         self._look()
 
@@ -231,15 +299,21 @@ class Stepper:
             self._pending = None
             self._give_up(way, error)
             return
-        if package is not None:
+        if package is None:
+            return
+        self._pending = None
+        blocks = way.blocks or way.waiting
+        if blocks is None:
             _loaded[compilation.key] = package
-            self._pending = None
-            blocks = way.blocks or way.waiting
-            if blocks is not None:
-                self._use(way, blocks, package)
+        elif load(blocks, compilation.key, package):
+            self._use(way, blocks)
+        elif way.num_loads:
+            self._give_up(way, CompileError(f"the compiled program cannot be loaded from {package}."))
+        else:
+            way.num_loads += 1
+            self._start(way, blocks.job().encode(), compilation.key)
 
-    def _use(self, way: Way, blocks: Blocks | Descent, package: Path | None) -> None:
-        blocks.load(package)
+    def _use(self, way: Way, blocks: Blocks | Descent) -> None:
         way.blocks, way.waiting, way.step_time = blocks, None, 0.0
 
     def _give_up(self, way: Way, error: Exception) -> None:
@@ -267,12 +341,27 @@ def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks | Descent:
         blocks = blocks_of(svi, step)
         job = blocks.job().encode()
         key = cache.key_of(job)
-        if key not in _loaded:
-            _loaded[key] = Compilation(job, key).wait()
+        for _ in range(2):  # the second time, after a program that is gone or was none
+            package = _loaded[key] if key in _loaded else Compilation(job, key).wait()
+            if load(blocks, key, package):
+                return blocks
     except (Unsupported, CompileError) as error:
         raise ValueError(f"SVI.compile: {error}") from error
-    blocks.load(_loaded[key])
-    return blocks
+    raise ValueError(f"SVI.compile: the compiled program cannot be loaded from {package}.")
+
+
+def load(blocks: Blocks | Descent, key: str, package: Path) -> bool:
+    """Load a compiled program; one that is gone, or cannot be loaded, is forgotten and removed."""
+    try:
+        blocks.load(package)
+    except (RuntimeError, OSError):
+        _loaded.pop(key, None)
+        with contextlib.suppress(OSError):
+            package.unlink()
+        blocks.load(None)
+        return False
+    _loaded[key] = package
+    return True
 
 
 def blocks_of(svi: SVI, step: Step) -> Blocks | Descent:
@@ -290,33 +379,61 @@ def blocks_of(svi: SVI, step: Step) -> Blocks | Descent:
 
 
 def kind_of(args: Args, kwargs: Kwargs) -> Any:
-    """What arguments must have in common to share a program: their structure, shapes, types and values that are no tensors."""
+    """What steps must have in common to share a program.
+
+    That is: the arguments' structure, shapes, types and values that are no tensors; the handlers around; default dtype.
+    """
+    around = tuple(map(_Same, active())) if is_running() else (), torch.get_default_dtype()
     if not kwargs and all(type(t) is Tensor for t in args):  # mostly
-        return tuple, tuple((t.shape, t.dtype, t.device) for t in args)
+        return tuple, tuple((t.shape, t.dtype, t.device) for t in args), *around
     leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
-    return structure, tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else _plain(t) for t in leaves)
+    kinds = tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else _plain(t) for t in leaves)
+    return structure, kinds, *around
+
+
+class _Same:
+    """An object as part of a key: equal to itself alone, and kept, so that no later one is taken for it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
 
 
 def _plain(value: Any) -> Any:
-    return (
-        (type(value), value) if isinstance(value, (bool, int, float, str, torch.dtype)) or value is None else id(value)
-    )
+    if isinstance(value, (bool, int, float, str, torch.dtype)) or value is None:
+        return type(value), value
+    return _Same(value)
 
 
-def _describe_change(kinds: list[Any]) -> str:
+def _describe_change(kinds: list[Any], args: Args, kwargs: Kwargs) -> str:
     """Which argument has differed, in words."""
-    (first, one), (last, other) = kinds[0], kinds[-1]
-    if first != last:
+    if any(kind[0] != kinds[0][0] for kind in kinds):
         return "the arguments' structure changes from step to step."
-    for place, (a, b) in enumerate(zip(one, other, strict=True)):
-        if a != b:
-            seen = list(
-                dict.fromkeys(
-                    str(tuple(kind[1][place][0]) if len(kind[1][place]) == 3 else kind[1][place][1]) for kind in kinds
-                )
-            )
-            return f"argument {place} has come in {len(kinds)} kinds ({', '.join(seen)})."
-    return "the arguments change from step to step."
+    paths = [path for path, _ in pytree.tree_flatten_with_path((args, dict(kwargs)))[0]]
+    for path, *found in zip(paths, *(kind[1] for kind in kinds), strict=True):
+        if any(one != found[0] for one in found):
+            seen = ", ".join(dict.fromkeys(map(_describe_kind, found)))
+            _, name, *inside = path
+            where = f"{_key(name)!r}{pytree.keystr(tuple(inside))}"
+            return f"argument {where} has come in {len(kinds)} kinds ({seen})."
+    return "what is around the steps changes from one to the next."
+
+
+def _key(entry: Any) -> Any:
+    return entry.idx if isinstance(entry, pytree.SequenceKey) else entry.key
+
+
+def _describe_kind(kind: Any) -> str:
+    if isinstance(kind, _Same):
+        return f"a {type(kind.value).__name__}"
+    return str(tuple(kind[0])) if isinstance(kind[0], torch.Size) else repr(kind[1])
 
 
 def _warn(text: str, stacklevel: int = 6) -> None:

@@ -17,6 +17,7 @@ from ppl.handlers.enlarge import enlarge
 from ppl.infer.autoguide.guide import AutoGuide
 from ppl.infer.batches import EMPTY, Batch, Device, check_loader, find_size, moved
 from ppl.infer.compiled import Compile, Stepper
+from ppl.infer.interrupts import Interrupts
 from ppl.site import Site
 from ppl.stack import Handler, perform
 
@@ -54,13 +55,14 @@ def fit(
     epoch_losses: list[float] = []
     first, interrupted = svi.num_steps, False
     constants = moved(constants, device)
-    stepper = Stepper(svi, compile)
     expected = epochs * (len(dataloader) if isinstance(dataloader, Sized) else 1000)
-    with tqdm(total=epochs, disable=not progress_bar, desc="SVI", unit="epoch") as bar:
+    interrupts = Interrupts()
+    stepper = Stepper(svi, compile, interrupts)
+    with interrupts, tqdm(total=epochs, disable=not progress_bar, desc="SVI", unit="epoch") as bar:
         try:
             for epoch in range(epochs):
                 total, weight, number = 0.0, 0, 0
-                for number, given in enumerate(dataloader, 1):
+                for number, given in enumerate(interrupts.each(dataloader), 1):
                     try:
                         batch = Batch.of(given, device, constants)
                         if not losses:
@@ -79,14 +81,16 @@ def fit(
                 bar.set_postfix_str(f"loss {epoch_losses[-1]:.4g}", refresh=False)
                 bar.update()
                 if callback is not None:
-                    callback(epoch, epoch_losses[-1])
+                    with interrupts.opened():
+                        callback(epoch, epoch_losses[-1])
+            interrupts.check()
         except KeyboardInterrupt:
             interrupted = True
             if svi.num_steps - first > len(losses):  # it came between a step and its entry in the list
                 losses.append(svi._last)
         finally:
             stepper.close()
-    params = {name: value.detach().clone() for name, value in svi.params.items()}
+        params = {name: value.detach().clone() for name, value in svi.params.items()}
     per_step, per_epoch = (torch.tensor(values, dtype=svi._dtype) for values in (losses, epoch_losses))
     return FitResult(params, per_step, per_epoch, interrupted)
 

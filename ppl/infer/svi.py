@@ -26,6 +26,7 @@ from ppl.infer.compiled import Compile, Stepper, compile_step, kind_of
 from ppl.infer.descent import Descent
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.infer.fit import FitResult, fit
+from ppl.infer.interrupts import Interrupts
 from ppl.infer.nan import KEPT, check_gradients, check_parameters, explain_nan
 from ppl.optim import as_optimizer
 from ppl.params import ParamStore
@@ -92,6 +93,11 @@ class SVI:
         self._programs: dict[Any, Single | Descent] = {}  # of `compile`, by the kind of arguments
         self.failed: tuple[Tensor, tuple[Any, ...], dict[str, Any]] | None = None  # the latest step, if it failed
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether an eager step has looked at everything, and the parameters are still the same."""
+        return self.is_checked and self._version == self.params.version
+
     # -- parameters
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
@@ -137,8 +143,13 @@ class SVI:
         """One gradient step; returns the loss before it.
 
         Raises: ValueError where NaN comes up, naming step, parameter or site and plate index. The parameters then
-            still have their values of before the step.
+            still have their values of before the step. ValueError within torch.no_grad() or torch.inference_mode().
         """
+        if not torch.is_grad_enabled():
+            raise ValueError(
+                "SVI: gradients are switched off here, so that nothing would be trained. Take steps outside of "
+                "torch.no_grad() and torch.inference_mode(), and use evaluate_loss inside."
+            )
         if self._version != self.params.version:
             self.setup(*args, **kwargs)
         elif self._programs:
@@ -296,17 +307,23 @@ class SVI:
             callback: called with the step's number in this run and its loss; steps are then taken one by one.
             compile: "auto" begins with eager steps and, in a long run, compiles the step in the background and goes on with
                 that; "always" waits for the compiler; "never" stays eager. The results are the same.
-        Returns: losses and parameters. Ctrl-C ends the run early and keeps what is done.
+        Returns: losses and parameters. Ctrl-C ends the run after the step or the block of steps that it falls into, a
+            second Ctrl-C at once; what is done is kept, and `run` can go on.
         """
         if num_steps < 1:
             raise ValueError(f"SVI.run: num_steps must be at least 1, got {num_steps}.")
         losses: list[float] = []
         first = self.num_steps
         interrupted = False
-        stepper = Stepper(self, compile)
-        with tqdm(total=num_steps, disable=not progress_bar, desc="SVI", unit="step", mininterval=0.2) as bar:
+        interrupts = Interrupts()
+        stepper = Stepper(self, compile, interrupts)
+        with (
+            interrupts,
+            tqdm(total=num_steps, disable=not progress_bar, desc="SVI", unit="step", mininterval=0.2) as bar,
+        ):
             try:
                 while len(losses) < num_steps:
+                    interrupts.check()
                     step = len(losses)
                     left = num_steps - step
                     losses += stepper.advance(args, kwargs, left, left if callback is None else 1)
@@ -314,7 +331,9 @@ class SVI:
                     if progress_bar and (step % 25 == 0 or len(losses) > step + 1 or len(losses) == num_steps):
                         bar.set_postfix_str(f"loss {_mean(losses[-25:]):.4g}", refresh=False)
                     if callback is not None:
-                        callback(step, losses[-1])
+                        with interrupts.opened():
+                            callback(step, losses[-1])
+                interrupts.check()
             except KeyboardInterrupt:
                 interrupted = True
                 missing = self.num_steps - first - len(losses)  # it came between steps and their entries in the list
@@ -322,7 +341,7 @@ class SVI:
                     losses += [self._last] if missing == 1 else stepper.unreported
             finally:
                 stepper.close()
-        params = {name: value.detach().clone() for name, value in self.params.items()}
+            params = {name: value.detach().clone() for name, value in self.params.items()}
         return SVIResult(params, torch.tensor(losses, dtype=self._dtype), interrupted)
 
     def fit(
@@ -356,7 +375,7 @@ class SVI:
                 `state_dict()`, from which a later process goes on with the same bits.
             compile: like that of `run`; each shape of batches has a program of its own.
             kwargs: further arguments of model and guide, the same in every step.
-        Returns: losses by step and by epoch, and parameters. Ctrl-C ends the training early and keeps what is done.
+        Returns: losses by step and by epoch, and parameters. Ctrl-C ends the training after a step and keeps what is done.
         Raises: ValueError for a loader without batches or one that cannot be gone through again; naming the batch, for
             fields of different lengths or a step that fails; naming plates, for one that is not there.
         """

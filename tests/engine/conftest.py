@@ -1,7 +1,12 @@
 import pytest
+import rough_runs
 
+from ppl.engine import background, cache
+from ppl.engine.background import Compilation
 from ppl.engine.native import Folder, compiler
 from ppl.engine.noise import fast_draws
+from ppl.engine.training import Blocks
+from ppl.infer import compiled as programs
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +22,50 @@ def compiled(request):
 @pytest.fixture(params=["compiled", "plain"])
 def library(request):
     return request.getfixturevalue("compiled") if request.param == "compiled" else None
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Nothing is known from other tests: programs, warnings, folders."""
+    monkeypatch.setattr(programs, "_loaded", {})
+    monkeypatch.setattr(programs, "_warned", set())
+    monkeypatch.setattr(cache, "_warned", set())
+    monkeypatch.setattr(cache, "_refuge", None)
+
+
+@pytest.fixture
+def quick(monkeypatch, alone):
+    """With compile="auto" the step is recorded at once; tells how many steps each call of a program took."""
+    monkeypatch.setenv("PPL_COMPILE", "auto")
+    monkeypatch.setattr(programs, "LONG", 0.0)
+    monkeypatch.setattr(programs, "VERY_LONG", float("inf"))
+    monkeypatch.setattr(programs, "APART", 1)
+    monkeypatch.setattr(programs, "PATIENCE", float("inf"))
+    taken = []
+    run = Blocks.run
+
+    def counted(self, n, *rest):
+        losses = run(self, n, *rest)
+        taken.append((0 if losses is None else n, self.is_compiled))
+        return losses
+
+    monkeypatch.setattr(Blocks, "run", counted)
+    return taken
+
+
+@pytest.fixture
+def eager_to_compile(monkeypatch, quick):
+    """The compiler is started at once, too."""
+    monkeypatch.setattr(programs, "VERY_LONG", 0.0)
+    return quick
+
+
+@pytest.fixture(scope="session")
+def package():
+    """A compiled program of `rough_runs.schools`."""
+    if background.compiler() is None:
+        pytest.skip("there is no C++ compiler on this machine")
+    svi = rough_runs.schools()
+    svi.setup(*rough_runs.ARGS)
+    job = programs.blocks_of(svi, programs.rehearse(svi, rough_runs.ARGS, {}).step).job().encode()
+    return Compilation(job, cache.key_of(job)).wait()

@@ -1,0 +1,262 @@
+"""What changes between steps and between runs: recorded steps heed it as eager ones do."""
+
+import copy
+import functools
+import threading
+import warnings
+
+import pytest
+import torch
+from rough_runs import ARGS, X, changing, close, eager_losses, fresh, no_guide, normal, run, schools, stubbed
+from torch.utils.data import DataLoader, Dataset
+
+import ppl
+import ppl.distributions as dist
+from ppl.infer import SVI, compiled
+from ppl.infer.autoguide import AutoNormal
+from ppl.optim import Adam
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+# -- what changes between steps and between runs
+
+
+def after(step, change):
+    return lambda svi, args, number, loss: change(svi, args) if number == step else None
+
+
+def set_lr(svi, args):
+    svi.optimizer.param_groups[0]["lr"] = 0.2
+
+
+def set_betas(svi, args):
+    svi.optimizer.param_groups[0]["betas"] = (0.5, 0.9)
+
+
+def set_param(svi, args):
+    svi.params[svi.params.keys()[0]] = torch.tensor(3.0)
+
+
+def delete_param(svi, args):
+    del svi.params[svi.params.keys()[0]]
+
+
+def reload(svi, args):
+    state = copy.deepcopy(svi.state_dict())
+    state["params"]["leaves"] = {name: leaf + 1.0 for name, leaf in state["params"]["leaves"].items()}
+    svi.load_state_dict(state)
+
+
+def add_to_data(svi, args):
+    args[0].add_(1.0)
+
+
+def other_particles(svi, args):
+    svi.loss = ppl.infer.Trace_ELBO(num_particles=2)
+
+
+@pytest.mark.parametrize("change", [set_lr, set_betas, set_param, delete_param, reload, add_to_data, other_particles])
+def test_changes_in_a_callback_are_heeded(change, quick):
+    eager, recorded = changing(after(15, change), X)
+    close(recorded, eager)
+    assert sum(n for n, _ in quick) >= 30
+
+
+def test_changes_that_torch_does_not_count_are_heeded(quick):
+    def shifted(x):
+        normal(x.exp())
+
+    def change(svi, args, step, loss):
+        args[0].numpy()[:] += 0.01
+
+    numbers = X.numpy().copy()
+    found = []
+    for compile in ("never", "auto"):
+        numbers[:] = X.numpy()
+        x = torch.from_numpy(numbers)
+        found.append(run(fresh(shifted), 30, x, compile=compile, callback=functools.partial(change, None, (x,))))
+    close(*found)
+    with torch.inference_mode():
+        x = X + 0.0
+    close(run(fresh(shifted), 30, x), run(fresh(shifted), 30, x, compile="never"))
+    assert sum(n for n, _ in quick) > 50
+
+
+def test_changes_between_runs_are_heeded(quick):
+    def losses(compile):
+        svi, x = fresh(), X.clone()
+        found = [run(svi, 20, x, compile=compile)]
+        for change in (set_param, set_lr, add_to_data, reload, delete_param):
+            change(svi, (x,))
+            found.append(run(svi, 20, x, compile=compile))
+        with ppl.handlers.scale(scale=0.1):
+            found.append(run(svi, 20, x, compile=compile))
+        with ppl.handlers.condition(data={"loc": torch.tensor(0.5)}):
+            found.append(run(svi, 20, x, compile=compile))
+        with ppl.handlers.seed(rng_seed=3):
+            found.append(run(svi, 20, x, compile=compile))
+        found.append(run(svi, 20, x, compile=compile))
+        torch.set_default_dtype(torch.float32)
+        found.append(run(svi, 20, x, compile=compile))
+        torch.set_default_dtype(torch.float64)
+        return torch.cat([part.double() for part in found])
+
+    torch.testing.assert_close(losses("auto"), losses("never"), rtol=1e-6, atol=1e-6)
+    assert sum(n for n, _ in quick) > 150
+
+
+def test_a_parameter_that_comes_later_than_the_first_steps(quick):
+    def model(x):
+        normal(x)
+        if svi.num_steps >= 1:
+            ppl.sample("y", dist.Normal(ppl.param("late", torch.tensor(0.0)), 1.0), obs=torch.tensor(1.0))
+
+    losses = []
+    for compile in ("auto", "never"):
+        svi = fresh(model, AutoNormal(normal))
+        losses.append(run(svi, 30, X, compile=compile))
+    close(*losses)
+    assert sum(n for n, _ in quick) > 20
+
+
+def test_a_program_that_changes_after_many_steps_is_noticed(quick, monkeypatch):
+    """Not at once, but not never: the warning says how far."""
+    monkeypatch.setattr(compiled, "TRUST", 2)
+
+    def guide(x):
+        loc, scale = ppl.param("a", torch.tensor(0.0)), ppl.param("b", torch.tensor(0.0))
+        ppl.sample("loc", dist.Normal(loc, 0.1 if svi.num_steps < 50 else 0.2))
+        ppl.sample("scale", dist.LogNormal(scale, 0.1))
+
+    svi = fresh(guide=guide)
+    with pytest.warns(UserWarning, match=r"changed since it was recorded.*latest steps, to number (\d+)") as caught:
+        result = svi.run(5000, X, compile="auto", progress_bar=False)
+    assert len(caught) == 1
+    assert len(result.losses) == svi.num_steps == 5000
+    assert 50 <= sum(n for n, _ in quick) < 4000
+
+
+def test_a_module_put_into_another_mode_by_a_callback_is_noticed(quick, monkeypatch):
+    monkeypatch.setattr(compiled, "TRUST", 1)
+    net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout(0.5))
+
+    def model(x):
+        ppl.module("net", net)
+        with ppl.plate("data", len(x)):
+            ppl.sample("x", dist.Normal(net(x[:, None])[:, 0], 1.0), obs=x)
+
+    with pytest.warns(UserWarning, match="changed since it was recorded"):
+        run(fresh(model, no_guide), 300, X, callback=lambda step, loss: net.train(step < 15))
+    assert 10 < sum(n for n, _ in quick) < 200
+
+
+def test_a_program_that_stays_the_same_is_left_alone(quick, monkeypatch):
+    monkeypatch.setattr(compiled, "TRUST", 0)
+    close(run(schools(), 100, *ARGS), eager_losses(100))
+    assert sum(n for n, _ in quick) > 90
+
+
+def test_single_compiled_steps_know_the_handlers_around(package, monkeypatch, tmp_path):
+    monkeypatch.setenv("PPL_CACHE_DIR", str(tmp_path))
+    stubbed(monkeypatch, package)
+
+    def losses(is_compiled):
+        svi = schools()
+        svi.setup(*ARGS)
+        if is_compiled:
+            svi.compile(*ARGS)
+        found = [svi.step(*ARGS) for _ in range(3)]
+        with ppl.handlers.scale(scale=0.1):
+            found += [svi.step(*ARGS) for _ in range(3)]
+        return torch.tensor(found)
+
+    close(losses(True), losses(False))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_no_steps_are_taken(mode):
+    with mode(), pytest.raises(ValueError, match="gradients are switched off"):
+        run(fresh(), 10, X)
+
+
+def test_threads(quick):
+    """One other than the main one, and two at once, where nothing is drawn, since they share torch's generator."""
+
+    def model(x):
+        ppl.sample("x", dist.Normal(ppl.param("loc", torch.tensor(0.0)), 1.0).expand((20,)).to_event(1), obs=x)
+
+    found = {}
+
+    def work(number):
+        torch.set_default_dtype(torch.float64)
+        found[number] = run(SVI(model, no_guide, Adam({"lr": 0.01})), 200, X + number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(2):
+        close(found[number], run(SVI(model, no_guide, Adam({"lr": 0.01})), 200, X + number, compile="never"))
+    assert sum(n for n, _ in quick) > 300
+
+
+# -- loaders
+
+
+class Rows(Dataset):
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, index):
+        return {"x": X[index], "weight": torch.tensor(1.0)}
+
+
+def weighted(x, weight):
+    with ppl.handlers.scale(scale=2.0):
+        normal(x * weight)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_shuffling_loader_with_dicts_and_a_ragged_last_batch(num_workers, quick):
+    losses = []
+    for compile in ("never", "auto"):
+        svi = fresh(weighted)
+        torch.manual_seed(1)
+        loader = DataLoader(Rows(), batch_size=6, shuffle=True, num_workers=num_workers)
+        losses.append(svi.fit(loader, 5, plate="data", compile=compile, progress_bar=False).losses)
+    assert len(losses[0]) == 20
+    close(*losses)
+    assert sum(n for n, _ in quick) > 10
+
+
+class Box:
+    def __init__(self, x):
+        self.x = x
+
+
+def test_objects_are_never_taken_for_each_other(quick):
+    """Their numbers may be the same, if one of them is gone when the next one is made."""
+
+    class Boxes:
+        def __iter__(self):
+            return (Box(X + shift) for shift in range(3))
+
+    losses = []
+    for compile in ("never", "auto"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            svi = fresh(lambda box: normal(box.x))
+            losses.append(svi.fit(Boxes(), 10, compile=compile, progress_bar=False).losses)
+    close(*losses)
+    assert len(caught) == 1
+    assert "argument 0 has come in 5 kinds (a Box)" in str(caught[0].message)
+
+
+def test_the_argument_that_comes_in_many_kinds_is_named(quick):
+    batches = [{"x": X[:n], "weight": X[:n]} for n in (20, 3, 4, 5, 6)]
+    svi = fresh(lambda x, weight: normal(x * weight))
+    with pytest.warns(
+        UserWarning, match=r"argument 'x' has come in 5 kinds \(\(20,\), \(3,\), \(4,\), \(5,\), \(6,\)\)"
+    ):
+        svi.fit(batches, 2, plate="data", compile="auto", progress_bar=False)
