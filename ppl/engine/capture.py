@@ -317,7 +317,7 @@ def _check_results(name: str, results: Any) -> None:
 
 def _difference(a: Recording, b: Recording) -> str:
     """Why two recordings are not of one program; empty if they are."""
-    if a.program.text() != b.program.text():
+    if not a.program.same_as(b.program):
         return difference(a, b)
     if [value for _, value in a.looks] != [value for _, value in b.looks] or a.results != b.results:
         return "it reads other values into Python, or gives others"

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ppl.engine.draw import Draw
 from ppl.engine.hoist import hoist
-from ppl.engine.program import Op, Program, Ref, Spec
+from ppl.engine.program import Op, Program, Ref, Spec, mapped
 from ppl.engine.recorder import Recording
 
 
@@ -147,7 +146,7 @@ def prepare(parts: Parts, recording: Recording, tensors: Mapping[int, Tensor]) -
     """
     known = parts.before.run({i: tensors[i] for i in parts.before.inputs})
     for op, value in recording.looks:
-        args = pytree.tree_map_only(Ref, lambda ref: known[ref.index], op.args)
+        args = mapped(op.args, Ref, lambda ref: known[ref.index])
         if op.function(*args) != value:
             return None
     found = [known[i] for i in parts.given]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 #: Constants of more entries than this are inputs of a program rather than part of it.
 SMALL = 64
@@ -30,19 +28,25 @@ class Op:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     out: Any  # a reference, or a nest of them
+    _reads: tuple[int, ...] | None = field(default=None, init=False, compare=False, repr=False)
+    _makes: tuple[int, ...] | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def function(self) -> Any:
         """The operation itself."""
         return operation(self.target)
 
-    def reads(self) -> list[int]:
+    def reads(self) -> tuple[int, ...]:
         """The numbers of the values that go in."""
-        return references((self.args, dict(self.kwargs)))
+        if self._reads is None:
+            object.__setattr__(self, "_reads", (*references(self.args), *references(dict(self.kwargs))))
+        return self._reads or ()
 
-    def makes(self) -> list[int]:
+    def makes(self) -> tuple[int, ...]:
         """The numbers of the values that come out; one that went in was written into."""
-        return references(self.out)
+        if self._makes is None:
+            object.__setattr__(self, "_makes", tuple(references(self.out)))
+        return self._makes or ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class Program:
         """
         known = {**self.constants, **values}
         for op in self.ops:
-            args, kwargs = pytree.tree_map_only(Ref, lambda ref: known[ref.index], (op.args, dict(op.kwargs)))
+            args, kwargs = mapped((op.args, dict(op.kwargs)), Ref, lambda ref: known[ref.index])
             bind(op.out, op.function(*args, **kwargs), known)
         return known
 
@@ -118,23 +122,14 @@ class Program:
             program.ops.append(Op(target, tuple(decode(args)), decode(kwargs), decode(out)))
         return program
 
-    def text(self) -> str:
-        """The program with its values numbered in the order in which they come up: equal for equal programs."""
-        numbers: dict[int, int] = {}
-
-        def number(index: int) -> int:
-            return numbers.setdefault(index, len(numbers))
-
-        renamed = Program(
-            {number(i): spec for i, spec in self.inputs.items()}, {number(i): c for i, c in self.constants.items()}
+    def same_as(self, other: Program) -> bool:
+        """Whether another program does the same with the same numbers."""
+        if self.ops != other.ops or self.inputs != other.inputs or self.outputs != other.outputs:
+            return False
+        constants = zip(self.constants.items(), other.constants.items(), strict=False)
+        return self.constants.keys() == other.constants.keys() and all(
+            i == j and a.dtype == b.dtype and torch.equal(a, b) for (i, a), (j, b) in constants
         )
-        for op in self.ops:
-            args, kwargs, out = pytree.tree_map_only(
-                Ref, lambda ref: Ref(number(ref.index)), (op.args, dict(op.kwargs), op.out)
-            )
-            renamed.ops.append(Op(op.target, args, kwargs, out))
-        renamed.outputs = [number(i) for i in self.outputs]
-        return json.dumps(renamed.encode())
 
     def __str__(self) -> str:
         lines = [f"%{i}: input {_shape(spec)}" for i, spec in self.inputs.items()]
@@ -151,6 +146,18 @@ def operation(target: str) -> Any:
     for part in target.split("."):
         found = getattr(found, part)
     return found
+
+
+def mapped(nest: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """A nest of arguments with a function applied to all parts of one type."""
+    if isinstance(nest, kind):
+        return function(nest)
+    if isinstance(nest, (list, tuple)):
+        parts = [mapped(part, kind, function) for part in nest]
+        return parts if isinstance(nest, list) else tuple(parts)
+    if isinstance(nest, dict):
+        return {key: mapped(part, kind, function) for key, part in nest.items()}
+    return nest
 
 
 def references(nest: Any) -> list[int]:

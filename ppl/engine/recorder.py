@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl.distributions.validation import validation_enabled
-from ppl.engine.program import SMALL, Op, Program, Ref, Spec, references
+from ppl.engine.program import SMALL, Op, Program, Ref, Spec, mapped, references
 from ppl.engine.rewrite import OUTSPOKEN, WithoutLooks
 from ppl.engine.split_draws import SPLIT
 from ppl.site import Site
@@ -121,7 +121,7 @@ class Recorder(TorchDispatchMode):
         if func in OUTSPOKEN:
             with self:
                 return OUTSPOKEN[func](*args, **kwargs)
-        refs, named = pytree.tree_map_only(Tensor, self.ref, (args, kwargs))
+        refs, named = mapped((args, kwargs), Tensor, self.ref)
         numbers = references((refs, named))
         is_random = torch.Tag.nondeterministic_seeded in func.tags
         if is_random and self._next_draw < len(self._draws):
@@ -136,7 +136,7 @@ class Recorder(TorchDispatchMode):
         for tensor in written:
             self._save(tensor)
         result = func(*args, **kwargs)
-        out = pytree.tree_map_only(Tensor, self._out, result)
+        out = mapped(result, Tensor, self._out)
         op = Op(name, tuple(refs), named, out)
         if depends and not isinstance(result, Tensor):
             self.looks.append((op, result))
@@ -218,7 +218,7 @@ class Recorder(TorchDispatchMode):
         """The recording, once the function has returned."""
         if self._next_draw < len(self._draws):
             raise self._refuse("runs that start from one random state make different numbers of draws")
-        outputs = pytree.tree_map_only(Tensor, self.ref, results)
+        outputs = mapped(results, Tensor, self.ref)
         self.program.outputs = references(outputs)
         static = self._find_static()
         for op, _ in self.looks:

@@ -51,7 +51,7 @@ class Step:
 
     def same_as(self, other: Step) -> str:
         """Why another recording of the step is not the same program; empty if it is."""
-        if self.parts.step.text() != other.parts.step.text() or self.parts.before.text() != other.parts.before.text():
+        if not (self.parts.step.same_as(other.parts.step) and self.parts.before.same_as(other.parts.before)):
             return difference(self.recording, other.recording)
         if self.draws != other.draws or self.arguments != other.arguments or self.leaves != other.leaves:
             return "it draws or reads other things"
