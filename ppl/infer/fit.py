@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ def fit(
     epoch_losses: list[float] = []
     first, interrupted = svi.num_steps, False
     constants = moved(constants, device)
-    expected = epochs * (len(dataloader) if isinstance(dataloader, Sized) else 1000)
+    expected = epochs * operator.length_hint(dataloader, 1000)  # a loader may have a len that raises
     interrupts = Interrupts()
     stepper = Stepper(svi, compile, interrupts)
     with interrupts, tqdm(total=epochs, disable=not progress_bar, desc="SVI", unit="epoch") as bar:
