@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ppl.distributions.validation import inside, is_validation_enabled, validation_enabled
+from ppl.engine.looks import INSTEAD, Looks
 from ppl.engine.program import SMALL, Op, Program, Ref, Spec, mapped, references
 from ppl.engine.rewrite import OUTSPOKEN, WithoutLooks
 from ppl.engine.split_draws import SPLIT
+from ppl.engine.user_code import user_line
 from ppl.site import Site
 from ppl.stack import Handler, perform
 from ppl.tensors.rewind import watcher
@@ -25,10 +25,15 @@ from ppl.tensors.rewind import watcher
 class CannotCapture(ValueError):
     """Why a function cannot become a program: the user's line, the site reached, and what to write instead."""
 
-    def __init__(self, reason: str, line: str = "", site: str = "") -> None:
+    def __init__(self, reason: str, line: str = "", site: str = "", instead: str = "") -> None:
         where = "".join((f" {line}" if line else "", f" (the latest site before it is '{site}')" if site else ""))
-        super().__init__(f"{reason}{' At' + where + '.' if where else ''}")
-        self.reason, self.line, self.site = reason, line, site
+        super().__init__(f"{reason}{' At' + where + '.' if where else ''}{' ' + instead if instead else ''}")
+        self.reason, self.line, self.site, self.instead = reason, line, site, instead
+
+
+def could_not_record(error: Exception) -> CannotCapture:
+    """What to raise for any other error that comes up in a recording of what went well before."""
+    return CannotCapture(f"Recording it raised {type(error).__name__}: {error}")
 
 
 @dataclass(slots=True)
@@ -70,11 +75,13 @@ class Recorder(TorchDispatchMode):
         self.originals: dict[int, Tensor] = {}
         self.looks: list[tuple[Op, Any]] = []
         self.seen = last_site(self)
+        self.read_by = Looks(self)
         self._changing = {id(tensor) for tensor in changing}
         self._numbers: dict[int, int] = {}
         self._kept: list[Tensor] = []  # so that no id comes up twice
         self._draws: list[tuple[Any, tuple[Any, ...], Ref, Tensor]] = []
         self._next_draw = 0
+        self._stream = torch.get_rng_state()  # as the latest draw left it
 
     # -- values
 
@@ -115,7 +122,7 @@ class Recorder(TorchDispatchMode):
         for given in (*args, *kwargs.values()):
             if isinstance(given, torch.Generator):
                 raise self._refuse(
-                    "draws from a torch.Generator of its own cannot be captured; use torch's default one"
+                    "draws from a torch.Generator of its own cannot be captured", "use torch's default generator"
                 )
         if func in SPLIT and self._next_draw <= len(self._draws) and args[0].device.type == "cpu":
             with self:
@@ -125,9 +132,15 @@ class Recorder(TorchDispatchMode):
         if func in OUTSPOKEN:
             with self:
                 return OUTSPOKEN[func](*args, **kwargs)
+        if name.startswith("aten.set_."):
+            raise self._refuse(
+                "a tensor is made of another's memory, as copy.deepcopy and pickle do", "write x.clone() instead"
+            )
         refs, named = mapped((args, kwargs), Tensor, self.ref)
         numbers = references((refs, named))
         is_random = torch.Tag.nondeterministic_seeded in func.tags
+        if is_random:
+            self.check_stream()
         if is_random and self._next_draw < len(self._draws):
             return self._again(func, args)
         is_static = not is_random and all(i in self.static for i in numbers)
@@ -135,7 +148,9 @@ class Recorder(TorchDispatchMode):
         if depends and name == "aten.index.Tensor":  # its shape depends on values if they are flags alone
             depends = any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1])
         if depends and not is_static:
-            raise self._refuse(_READ if "scalar" in name else f"{name} gives what depends on values that change")
+            what = f"what {name} gives has a shape that depends on values that change from step to step"
+            is_shape = torch.Tag.dynamic_output_shape in func.tags or name == "aten.index.Tensor"
+            raise self._refuse(what if is_shape else _READ, self.read_by.instead(is_shape))
         written = written_by(func, args, kwargs)
         for tensor in written:
             self._save(tensor)
@@ -153,6 +168,18 @@ class Recorder(TorchDispatchMode):
         if is_random:
             self._remember(func, args, out, result)
         return result
+
+    def read(self, tensor: Tensor) -> None:
+        """All values of a tensor become known to Python, as numpy's array or as text.
+
+        Raises: CannotCapture if they change from step to step.
+        """
+        ref = self.ref(tensor)
+        if ref.index not in self.static:
+            raise self._refuse(_READ, self.read_by.instead())
+        with _disable_current_modes():
+            copy = tensor.detach().clone()
+        self.looks.append((Op("aten.equal.default", (ref, self.ref(copy)), {}, None), True))
 
     def _constant(self, tensor: Tensor) -> Tensor:
         """A tensor that the function made of Python numbers: a small one is part of the program."""
@@ -178,6 +205,21 @@ class Recorder(TorchDispatchMode):
     def go_back(self, draws: int) -> None:
         """The draws from here on repeat those after the first `draws`."""
         self._next_draw = draws
+        self._follow_stream()
+
+    def check_stream(self) -> None:
+        """Raise CannotCapture if somebody else has set torch's random state."""
+        with _disable_current_modes():
+            is_same = torch.equal(torch.get_rng_state(), self._stream)
+        if not is_same:
+            raise self._refuse(
+                "the program sets torch's random state, as torch.manual_seed, fork_rng and handlers.seed do",
+                "set it before the run",
+            )
+
+    def _follow_stream(self) -> None:
+        with _disable_current_modes():
+            self._stream = torch.get_rng_state()
 
     def _save(self, tensor: Tensor) -> None:
         """Keep what a tensor from outside holds before it is written into, be it through a view."""
@@ -193,6 +235,7 @@ class Recorder(TorchDispatchMode):
                 out = self._copy(out, result)
             self._draws.append((func, args, out, result))
         self._next_draw = len(self._draws)
+        self._follow_stream()
 
     def _again(self, func: Any, args: Any) -> Any:
         first, given, out, result = self._draws[self._next_draw]
@@ -203,6 +246,7 @@ class Recorder(TorchDispatchMode):
             raise self._refuse("runs that start from one random state make different draws")
         self._next_draw += 1
         func(*args)  # so that the generator moves on
+        self._follow_stream()
         if name.endswith("_"):
             target: Tensor = args[0]
             self.program.ops.append(Op("aten.copy_.default", (self.ref(target), out), {}, self.ref(target)))
@@ -227,7 +271,7 @@ class Recorder(TorchDispatchMode):
         static = self._find_static()
         for op, _ in self.looks:
             if not static.issuperset(op.reads()):
-                raise self._refuse(_READ)
+                raise self._refuse(_READ, INSTEAD[""])
         memory = {index: _memory(tensor) for index, tensor in enumerate(self._kept)}
         specs = {index: Spec.of(tensor) for index, tensor in enumerate(self._kept)}
         looks, sites, written = self.looks, self.seen.names, set(self.originals)
@@ -259,15 +303,16 @@ class Recorder(TorchDispatchMode):
             if len(tainted) == before:
                 return static
 
-    def _refuse(self, reason: str) -> CannotCapture:
+    def _refuse(self, reason: str, instead: str = "") -> CannotCapture:
         reached = self.seen.names[-1] if self.seen.names else ""
-        return CannotCapture(f"{reason[:1].upper()}{reason[1:]}.", user_line(), reached)
+        return CannotCapture(_sentence(reason), user_line(), reached, _sentence(instead))
 
 
-_READ = (
-    "the program reads a value into Python that changes from step to step (by if, .item(), float() or a loop over it); "
-    "write torch.where, a mask, or an enumerated site instead"
-)
+_READ = "the program reads a value into Python that changes from step to step"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -322,25 +367,13 @@ def record(function: Callable[[], Any], changing: Sequence[Tensor] = ()) -> Reco
     token = watcher.set(recorder)
     try:
         rng = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
-        with rng, validation_enabled(False), recorder.seen, WithoutLooks(), recorder:
+        with rng, validation_enabled(False), recorder.seen, WithoutLooks(), recorder.read_by, recorder:
             results = function()
+            recorder.check_stream()
         return recorder.finish(results)
     finally:
         watcher.reset(token)
         recorder.undo()
-
-
-def user_line() -> str:
-    """The innermost line of code that belongs neither to this library nor to torch."""
-    ours = (__name__.split(".")[0] + ".", "torch.")
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if not module.startswith(ours) and module != "torch":
-            summary = traceback.extract_stack(frame, limit=1)[0]
-            return f'line {summary.lineno} of {summary.filename}, "{summary.line}"'
-        frame = frame.f_back
-    return ""
 
 
 def _memory(tensor: Tensor) -> int:

@@ -19,9 +19,10 @@ from ppl.engine import cache, operators
 from ppl.engine.background import Compilation, CompileError
 from ppl.engine.optimizers import Outdated, Unsupported, plan_of
 from ppl.engine.recorder import CannotCapture
-from ppl.engine.training import Blocks, Step, record_step, tensors_in
+from ppl.engine.training import Blocks, Step, tensors_in
 from ppl.infer.descent import Descent
 from ppl.infer.interrupts import Interrupts
+from ppl.infer.rehearsal import Rehearsal, changing, describe, rehearse
 from ppl.stack import active, is_running
 from ppl.tensors import native
 
@@ -39,6 +40,8 @@ BLOCK = 0.1
 APART = 4
 #: Blocks of recorded operations after which these must be quicker than eager steps.
 PATIENCE = 3
+#: How often a program is recorded anew because somebody changed, between steps, numbers that it refers to.
+RESTARTS = 3
 #: After so many times the time that a recording takes, another one is made to see whether the program is still the same.
 TRUST = 50
 #: Kinds of arguments that get a program each.
@@ -65,6 +68,8 @@ class Way:
     unchecked_time: float = 0.0  # of blocks since a recording
     num_loads: int = 0  # of programs that could not be loaded
     given_up: bool = False
+    rehearsal: Rehearsal | None = None  # of the program in `blocks`
+    restarts: int = 0
 
     @property
     def eager_step_time(self) -> float:
@@ -112,7 +117,7 @@ class Stepper:
             self._prepare(way, args, kwargs, left)
             if way.unchecked_time > TRUST * way.recording_time:
                 self._check_again(way, args, kwargs)
-            if way.blocks is not None:
+            if way.blocks is not None and (most > 1 or self._is_up_to_date(way)):
                 losses = self._block(way, way.blocks, args, kwargs, min(left, most))
                 if losses is not None:
                     return losses
@@ -203,24 +208,44 @@ class Stepper:
             with self.interrupts.opened() if waits else contextlib.nullcontext():
                 if not operators.are_ready(way.expected(left) >= VERY_LONG, waits):
                     return
-            step = self._record(way, args, kwargs)
+            before = way.rehearsal
+            step = self._rehearse(way, args, kwargs)
             if way.first is None:
                 way.first = step
                 if self.compile == "auto":
                     return
-                step = self._record(way, args, kwargs)
+                step = self._rehearse(way, args, kwargs)
             why = step.same_as(way.first)
             if why:
+                for plain in before.changed() if before is not None else ():
+                    raise changing(plain)
                 raise CannotCapture(f"The program changes from step to step: {why}.")
             self._begin(way, step, left)
-        except (CannotCapture, Unsupported, CompileError) as error:
+        except (ValueError, Unsupported, CompileError) as error:  # a ValueError: CannotCapture, or what cannot be text
             self._give_up(way, error)
 
-    def _record(self, way: Way, args: Args, kwargs: Kwargs) -> Step:
+    def _rehearse(self, way: Way, args: Args, kwargs: Kwargs) -> Step:
         start = time.perf_counter()
-        step = rehearse(self.svi, args, kwargs)
+        way.rehearsal = rehearse(self.svi, args, kwargs)
         way.recording_time = time.perf_counter() - start
-        return step
+        if way.rehearsal.effects and self.compile == "auto":
+            raise CannotCapture(describe(way.rehearsal.effects))
+        if way.rehearsal.effects:
+            _warn(f"SVI compiles the step nevertheless. {describe(way.rehearsal.effects)}")
+        return way.rehearsal.step
+
+    def _is_up_to_date(self, way: Way) -> bool:
+        """Whether nobody has changed, between the steps, the numbers that the program was recorded with."""
+        changed = way.rehearsal.changed() if way.rehearsal is not None else []
+        if not changed:
+            return True
+        if self._pending is not None and self._pending[0] is way:
+            self.close()
+        way.blocks = way.waiting = way.first = None
+        way.restarts += 1
+        if way.restarts > RESTARTS:
+            self._give_up(way, changing(changed[0]))
+        return False
 
     def _check_again(self, way: Way, args: Args, kwargs: Kwargs) -> None:
         """Go back to eager steps if the program has become another one, be it by Python code that counts steps."""
@@ -229,7 +254,7 @@ class Stepper:
             return
         way.unchecked_time = 0.0
         try:
-            step = self._record(way, args, kwargs)
+            step = self._rehearse(way, args, kwargs)
             looks, before = ([value for _, value in one.recording.looks] for one in (step, known))
             why = step.same_as(known) if looks == before else ""  # other data are none of the program's
         except CannotCapture as error:
@@ -303,22 +328,14 @@ class Stepper:
             self._pending = None
 
 
-def rehearse(svi: SVI, args: Args, kwargs: Kwargs) -> Step:
-    """Record a step without taking it. Raises: CannotCapture with the user's line."""
-
-    def loss() -> Tensor:
-        with svi.params:
-            return svi.loss(svi.model, svi.guide, *args, **kwargs)
-
-    leaves = [leaf for _, leaf in svi.trained]
-    return record_step(loss, leaves, svi.loss.baselines.means, (args, dict(kwargs)))
-
-
 def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks | Descent:
     """The step for such arguments, compiled. Raises: ValueError saying why it cannot be."""
     try:
         operators.are_ready(start=True, wait=True)
-        first, step = rehearse(svi, args, kwargs), rehearse(svi, args, kwargs)
+        rehearsal = rehearse(svi, args, kwargs)
+        if rehearsal.effects:
+            _warn(f"SVI compiles the step nevertheless. {describe(rehearsal.effects)}", stacklevel=4)
+        first, step = rehearsal.step, rehearse(svi, args, kwargs).step
         why = step.same_as(first)
         if why:
             raise CannotCapture(f"The program changes from step to step: {why}.")
@@ -420,7 +437,7 @@ def _describe_kind(kind: Any) -> str:
     return str(tuple(kind[0])) if isinstance(kind[0], torch.Size) else repr(kind[1])
 
 
-def _warn(text: str) -> None:
+def _warn(text: str, stacklevel: int = 6) -> None:
     if text not in _warned:
         _warned.add(text)
-        warnings.warn(text, stacklevel=6)
+        warnings.warn(text, stacklevel=stacklevel)

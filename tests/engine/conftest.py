@@ -67,5 +67,5 @@ def package():
         pytest.skip("there is no C++ compiler on this machine")
     svi = rough_runs.schools()
     svi.setup(*rough_runs.ARGS)
-    job = programs.blocks_of(svi, programs.rehearse(svi, rough_runs.ARGS, {})).job().encode()
+    job = programs.blocks_of(svi, programs.rehearse(svi, rough_runs.ARGS, {}).step).job().encode()
     return Compilation(job, cache.key_of(job)).wait()

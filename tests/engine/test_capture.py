@@ -484,7 +484,7 @@ def test_a_function_that_sets_the_random_state():
             torch.manual_seed(0)
             return torch.randn(2)
 
-    with pytest.raises(CannotCapture, match="fn sets torch's random state"):
+    with pytest.raises(CannotCapture, match="sets torch's random state"):
         capture(fn)
 
 

@@ -52,7 +52,7 @@ def recorded(steps: int) -> list[str]:
     data = torch.arange(2 * steps).reshape(steps, 2) % 4
     svi = an_svi()
     svi.step(data)
-    return [op.target for op in rehearse(svi, (data,), {}).parts.step.ops]
+    return [op.target for op in rehearse(svi, (data,), {}).step.parts.step.ops]
 
 
 def test_one_operation_each_way() -> None:

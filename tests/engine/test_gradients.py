@@ -140,7 +140,7 @@ def test_gradients_are_shaped_and_owned_like_eager_ones():
 
     svi = SVI(model, lambda: None, Adagrad({"lr": 0.1}))
     svi.setup()
-    found = Gradients(rehearse(svi, (), {}), svi.loss.baselines.means)
+    found = Gradients(rehearse(svi, (), {}).step, svi.loss.baselines.means)
     found.load(None)
     loss, grads = found.run([])
     leaves = [leaf for _, leaf in svi.trained]

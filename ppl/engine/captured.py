@@ -17,12 +17,12 @@ from torch.utils import _pytree as pytree
 from ppl.engine.background import CompileError
 from ppl.engine.calls import Calls
 from ppl.engine.draw import Draw
+from ppl.engine.marks import undone
 from ppl.engine.passes import Parts, divide, prepare
 from ppl.engine.program import Program, Ref, Spec
 from ppl.engine.recorder import CannotCapture, Recording, record
 from ppl.engine.signature import PLAIN, Arguments
 from ppl.engine.training import difference
-from ppl.engine.undo import undone
 from ppl.params import ParamStore, where_stored
 from ppl.tensors.carried import State, carried, carry
 
