@@ -118,7 +118,11 @@ class Draw:
 
 def usual_stride(shape: Sequence[int]) -> tuple[int, ...]:
     """The stride of a contiguous tensor."""
-    return tuple(math.prod(max(size, 1) for size in shape[i + 1 :]) for i in range(len(shape)))
+    found, stride = [], 1  # in words that torch's compiler can follow
+    for size in shape[::-1]:
+        found.append(stride)
+        stride *= max(size, 1)
+    return tuple(found[::-1])
 
 
 def _is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:

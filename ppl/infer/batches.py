@@ -104,7 +104,7 @@ def check_loader(loader: Any, epochs: int) -> None:
             f"SVI.fit: a {type(loader).__name__} gives its batches once, but epochs={epochs} asks for them again. {_HOW}, "
             "such as list(batches)."
         )
-    if _length(loader) == 0:
+    if length_of(loader) == 0:
         raise ValueError(EMPTY)
 
 
@@ -116,7 +116,7 @@ def find_size(loader: Any) -> int | str:
     if isinstance(loader, (list, tuple)):
         return _count(loader)
     dataset = getattr(loader, "dataset", None)
-    size = _length(dataset)
+    size = length_of(dataset)
     if size is None:
         return f"the {type(loader).__name__} has no data set with a length"
     if not isinstance(loader, DataLoader) or isinstance(dataset, IterableDataset):
@@ -126,7 +126,7 @@ def find_size(loader: Any) -> int | str:
     sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
     if isinstance(sampler, SubsetRandomSampler):
         return len(sampler)
-    if isinstance(sampler, (RandomSampler, SequentialSampler)) or _length(sampler) == size:
+    if isinstance(sampler, (RandomSampler, SequentialSampler)) or length_of(sampler) == size:
         return size
     return f"its {type(sampler).__name__} may leave out some of the data set's {size} elements"
 
@@ -144,7 +144,8 @@ def _count(batches: Sequence[Any]) -> int | str:
     return total
 
 
-def _length(thing: Any) -> int | None:
+def length_of(thing: Any) -> int | None:
+    """The length, where there is one."""
     try:
         return len(thing) if isinstance(thing, Sized) else None
     except (TypeError, NotImplementedError, AssertionError):  # what torch's data sets and samplers say for unknown

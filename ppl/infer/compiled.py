@@ -89,13 +89,14 @@ class Stepper:
     Raises: ValueError for another word.
     """
 
-    def __init__(self, svi: SVI, compile: Compile, interrupts: Interrupts) -> None:
+    def __init__(self, svi: SVI, compile: Compile, interrupts: Interrupts | None = None) -> None:
         if compile not in ("auto", "always", "never"):
             raise ValueError(f"SVI: compile must be 'auto', 'always' or 'never', got {compile!r}.")
         if compile == "auto":
             asked: Any = os.environ.get("PPL_COMPILE", "auto")
             compile = asked if asked in ("always", "never") else "auto"
-        self.svi, self.compile, self.interrupts = svi, compile, interrupts
+        self.svi, self.compile = svi, compile
+        self.interrupts = interrupts or Interrupts()
         native.forget()
         self.ways: dict[Any, Way] = {}
         self.unreported: list[float] = []  # the losses of the latest block

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import operator
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from ppl.handlers.enlarge import enlarge
 from ppl.infer.autoguide.guide import AutoGuide
-from ppl.infer.batches import EMPTY, Batch, Device, check_loader, find_size, moved
+from ppl.infer.batches import EMPTY, Batch, Device, check_loader, find_size, length_of, moved
 from ppl.infer.compiled import Compile, Stepper
 from ppl.infer.interrupts import Interrupts
 from ppl.site import Site
@@ -56,7 +55,7 @@ def fit(
     epoch_losses: list[float] = []
     first, interrupted = svi.num_steps, False
     constants = moved(constants, device)
-    expected = epochs * operator.length_hint(dataloader, 1000)  # a loader may have a len that raises
+    expected = epochs * (length_of(dataloader) or 1000)
     interrupts = Interrupts()
     stepper = Stepper(svi, compile, interrupts)
     with interrupts, tqdm(total=epochs, disable=not progress_bar, desc="SVI", unit="epoch") as bar:
