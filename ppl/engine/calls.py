@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _aoti
 
 from ppl.engine import cache
 from ppl.engine.background import Compilation
 from ppl.engine.draw import Draw
 from ppl.engine.job import Call
+from ppl.engine.loading import loaded
 from ppl.engine.noise import Noise, fast_draws
 from ppl.engine.program import Program, Spec
 from ppl.engine.recorder import CannotCapture, Recording
@@ -82,7 +82,7 @@ class Calls:
         if package is None:
             self._loader = ReplayCall(self.job())
         else:
-            self._loader = _aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+            self._loader = loaded(package)
         self.is_compiled = package is not None
         self.noise.library = fast_draws()
 

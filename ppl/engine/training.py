@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _aoti
 from torch.utils import _pytree as pytree
 
 from ppl.engine.draw import Draw
 from ppl.engine.job import Job
+from ppl.engine.loading import loaded
 from ppl.engine.noise import Noise, fast_draws
 from ppl.engine.optimizers import Plan
 from ppl.engine.passes import Parts, divide, prepare
@@ -218,7 +218,7 @@ class Blocks:
         if package is None:
             self._loader = Replay(self.job())
         else:
-            self._loader = _aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+            self._loader = loaded(package)
         self.is_compiled = package is not None
         self.noise.library = fast_draws()
 

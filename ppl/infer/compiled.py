@@ -68,6 +68,7 @@ class Way:
     unchecked_time: float = 0.0  # of blocks since a recording
     num_loads: int = 0  # of programs that could not be loaded
     given_up: bool = False
+    before: Step | None = None  # what an earlier run took its steps with
     rehearsal: Rehearsal | None = None  # of the program in `blocks`
     restarts: int = 0
 
@@ -134,6 +135,10 @@ class Stepper:
         way = self.ways.get(key)
         if way is None and len(self.ways) < SHAPES:
             way = self.ways[key] = Way()
+            known = self.svi.ways.get(key)
+            if known is not None:  # an earlier run has found its way already
+                way.before, way.recording_time = known.recorded, known.recording_time
+                way.eager_steps, way.eager_time = known.eager_steps, known.eager_time
         elif way is None:
             way = self._others
             if not way.eager_steps:
@@ -199,9 +204,7 @@ class Stepper:
             self._look()
         if way.given_up or way.blocks or way.waiting or not self.svi.is_ready:
             return
-        if self.compile == "auto" and (
-            way.eager_steps < 2 or way.eager_steps % APART or way.expected(left) < LONG or self._pending is not None
-        ):
+        if self.compile == "auto" and not self._is_worth_it(way, left):
             return
         try:
             waits = self.compile == "always"
@@ -210,6 +213,10 @@ class Stepper:
                     return
             before = way.rehearsal
             step = self._rehearse(way, args, kwargs)
+            former, way.before = way.before, None
+            if former is not None and not step.same_as(former):
+                self._begin(way, step, left)
+                return
             if way.first is None:
                 way.first = step
                 if self.compile == "auto":
@@ -223,6 +230,14 @@ class Stepper:
             self._begin(way, step, left)
         except (ValueError, Unsupported, CompileError) as error:  # a ValueError: CannotCapture, or what cannot be text
             self._give_up(way, error)
+
+    def _is_worth_it(self, way: Way, left: int) -> bool:
+        """Whether to record a step now."""
+        if self._pending is not None:
+            return False
+        if way.before is not None:
+            return way.expected(left) > min(4 * way.recording_time, LONG)
+        return way.eager_steps >= 2 and not way.eager_steps % APART and way.expected(left) >= LONG
 
     def _rehearse(self, way: Way, args: Args, kwargs: Kwargs) -> Step:
         start = time.perf_counter()
@@ -322,7 +337,11 @@ class Stepper:
         _warn(f"SVI goes on without compiling. {error}")
 
     def close(self) -> None:
-        """End what is still being compiled."""
+        """End what is still being compiled, and leave a note of how steps were taken."""
+        for key, way in self.ways.items():
+            if way.blocks is not None:
+                note = self.svi.ways[key] = Way(way.eager_steps, way.eager_time)
+                note.recorded, note.recording_time = way.recorded, way.recording_time
         if self._pending is not None:
             self._pending[1].cancel()
             self._pending = None

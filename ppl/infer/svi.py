@@ -22,7 +22,7 @@ from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.batches import Device
 from ppl.infer.bundles import load_bundle, write_bundle
-from ppl.infer.compiled import Compile, Stepper, compile_step, kind_of
+from ppl.infer.compiled import Compile, Stepper, Way, compile_step, kind_of
 from ppl.infer.descent import Descent
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.infer.fit import FitResult, fit
@@ -90,6 +90,7 @@ class SVI:
         self._dtype = torch.get_default_dtype()  # of the losses
         self._last = math.nan  # the latest loss
         self.is_checked = False  # whether an eager step has looked at everything
+        self.ways: dict[Any, Way] = {}  # how earlier runs took their steps, by the kind of arguments
         self._programs: dict[Any, Single | Descent] = {}  # of `compile`, by the kind of arguments
         self.failed: tuple[Tensor, tuple[Any, ...], dict[str, Any]] | None = None  # the latest step, if it failed
 
@@ -237,6 +238,7 @@ class SVI:
         """Forget compiled programs."""
         self._flush()
         self._programs.clear()
+        self.ways.clear()
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
