@@ -11,6 +11,7 @@ import torch
 import torch._inductor
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl.engine.job import Call, Job, decode_job, is_fine, take_call, take_step
 from ppl.engine.native import CannotCompile
@@ -24,7 +25,7 @@ class Block(torch.nn.Module):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.job = job
-        self.numbers = _numbers(job)
+        self.step = _as_graph(job)
 
     def forward(self, n: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The carries afterwards, the losses, and whether all of it is finite."""
@@ -41,13 +42,30 @@ class Block(torch.nn.Module):
             at = i.reshape(1)
             row = rows.index_select(0, at).squeeze(0)
             noise = [buffer.index_select(0, at).squeeze(0) for buffer in buffers]
-            constants = {i: torch.full(shape, x, dtype=dtype) for i, (shape, x, dtype) in self.numbers.items()}
-            loss, after = take_step(job, carries, row, noise, given, constants)
+            loss, *after = self.step(*carries, row, *noise, *given)
             return i + 1, losses.index_copy(0, at, loss.reshape(1)), *after
 
         start = torch.zeros((), dtype=torch.int64, device=rows.device)
         _, losses, *after = while_loop(goes_on, turn, (start, losses, *carries))
         return (*after, losses, is_fine(losses, n, after[: len(job.carries)]))
+
+
+def _as_graph(job: Job) -> torch.fx.GraphModule:
+    """One step as a graph, so that whoever traces the loop meets no Python of ours."""
+    _, *examples = job.examples()
+    count = len(job.carries) + len(job.state) + len(job.written)
+    start = count + 1 + len(job.buffers)
+    rows = [rows[0] for rows in examples[count:start]]
+    numbers = _numbers(job)
+
+    def step(*inputs: Tensor) -> list[Tensor]:
+        constants = {i: torch.full(shape, x, dtype=dtype) for i, (shape, x, dtype) in numbers.items()}
+        carries, (row, *noise), given = inputs[:count], inputs[count:start], inputs[start:]
+        loss, after = take_step(job, carries, row, noise, given, constants)
+        return [loss, *after]
+
+    graph: torch.fx.GraphModule = make_fx(step)(*examples[:count], *rows, *examples[start:])
+    return graph
 
 
 class Once(torch.nn.Module):
@@ -81,8 +99,8 @@ def build(code: bytes, target: Path) -> None:
         "aot_inductor.precompile_headers": False,  # half of the time, and for one program only
         "cpp.vec_isa_ok": True,  # or else small programs are compiled first to see
     }
-    graph = Block(job) if isinstance(job, Job) else Once(job)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's own
+        graph = Block(job) if isinstance(job, Job) else Once(job)
         exported = torch.export.export(graph, tuple(job.examples()))
         torch._inductor.aoti_compile_and_package(exported, package_path=str(target), inductor_configs=options)

@@ -197,3 +197,22 @@ def test_embeddings_with_sparse_gradients_stay_eager(replayed):
     with pytest.warns(UserWarning, match="sparse"):
         losses = svi.run(20, torch.tensor([0, 1, 3]), compile="auto", progress_bar=False).losses
     assert losses[-1] < losses[0]
+
+
+def test_parameters_without_a_gradient_in_some_batches_are_left_alone_there(replayed):
+    def model(x):
+        loc = ppl.param("loc", torch.tensor(1.0))
+        extra = ppl.param("extra", torch.tensor(1.0))
+        with ppl.plate("data", len(x)):
+            ppl.sample("x", dist.Normal(loc + extra if len(x) > 1 else loc, 1.0), obs=x)
+
+    def fitted(compile):
+        svi = SVI(model, lambda x: None, Adagrad({"lr": 0.1}))
+        svi.setup(torch.zeros(2))
+        return svi.fit([torch.zeros(2), torch.ones(1)], 20, plate=(), compile=compile, progress_bar=False)
+
+    eager = fitted("never")
+    recorded = fitted("auto")
+    assert sum(replayed) > 25
+    torch.testing.assert_close(recorded.losses, eager.losses, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(recorded.params, eager.params, rtol=1e-10, atol=1e-10)
