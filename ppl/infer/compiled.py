@@ -116,9 +116,10 @@ class Stepper:
         way = self._way(args, kwargs)
         if not way.eager_left:
             self._prepare(way, args, kwargs, left)
-            if way.unchecked_time > TRUST * way.recording_time:
+            is_ready = way.blocks is not None and (most > 1 or self._is_up_to_date(way))
+            if is_ready and way.unchecked_time > TRUST * way.recording_time:
                 self._check_again(way, args, kwargs)
-            if way.blocks is not None and (most > 1 or self._is_up_to_date(way)):
+            if is_ready and way.blocks is not None:
                 losses = self._block(way, way.blocks, args, kwargs, min(left, most))
                 if losses is not None:
                     return losses

@@ -121,7 +121,7 @@ def test_a_parameter_that_comes_later_than_the_first_steps(quick):
 
 def test_a_program_that_changes_after_many_steps_is_noticed(quick, monkeypatch):
     """Not at once, but not never: the warning says how far."""
-    monkeypatch.setattr(compiled, "TRUST", 2)
+    monkeypatch.setattr(compiled, "TRUST", 0)
 
     def guide(x):
         loc, scale = ppl.param("a", torch.tensor(0.0)), ppl.param("b", torch.tensor(0.0))
@@ -137,7 +137,7 @@ def test_a_program_that_changes_after_many_steps_is_noticed(quick, monkeypatch):
 
 
 def test_a_module_put_into_another_mode_by_a_callback_is_noticed(quick, monkeypatch):
-    monkeypatch.setattr(compiled, "TRUST", 1)
+    monkeypatch.setattr(compiled, "TRUST", 0)
     net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout(0.5))
 
     def model(x):
