@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl.engine.job import Call, Job, is_fine, take_call, take_step
-from ppl.engine.program import Op, Program, Ref
+from ppl.engine.program import Op, Program, Ref, mapped
 
 # Operations whose functions in the torch namespace take the same arguments in the same order, at half the cost of a call.
 _QUICK = frozenset(
@@ -21,13 +21,15 @@ _QUICK = frozenset(
         "addmm",
         "any",
         "baddbmm",
+        "bitwise_and",
+        "bitwise_not",
+        "bitwise_or",
         "bmm",
         "cat",
         "clamp",
         "clone",
         "cos",
         "cumsum",
-        "detach",
         "digamma",
         "div",
         "empty_like",
@@ -76,6 +78,7 @@ _QUICK = frozenset(
         "sub",
         "sum",
         "tanh",
+        "threshold",
         "transpose",
         "unsqueeze",
         "where",
@@ -83,7 +86,8 @@ _QUICK = frozenset(
         "zeros_like",
     ]
 )
-_METHODS = frozenset(["expand"])
+_METHODS = frozenset(["expand", "view"])
+_SAME = frozenset(["alias", "detach"])  # nothing here has a gradient
 
 
 class Replay:
@@ -128,22 +132,40 @@ def as_function(program: Program) -> Callable[[Mapping[int, Any]], dict[int, Ten
     It maps inputs by number (constants among them) to the outputs by number, and to the inputs written into.
     """
     kept = {*program.outputs, *program.inputs}
+    constants = fold(program)
+    ops = [op for op in program.ops if not constants.keys() >= set(op.makes())]
     last: dict[int, int] = {}
-    for place, op in enumerate(program.ops):
+    for place, op in enumerate(ops):
         for i in (*op.reads(), *op.makes()):
             last[i] = place
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {f"v{i}": constant for i, constant in constants.items()}
     lines = [f"    v{i} = values[{i}]" for i in (*program.inputs, *program.constants)]
-    for place, op in enumerate(program.ops):
+    for place, op in enumerate(ops):
         lines.append("    " + _line(op, names))
-        dead = sorted({i for i in (*op.reads(), *op.makes()) if last[i] == place and i not in kept})
+        dead = sorted(
+            {i for i in (*op.reads(), *op.makes()) if last[i] == place and i not in kept and i not in constants}
+        )
         if dead:
             lines.append("    del " + ", ".join(f"v{i}" for i in dead))
-    pairs = ", ".join(f"{i}: v{i}" for i in sorted(kept))
+    pairs = ", ".join(f"{i}: v{i}{'.clone()' if i in constants else ''}" for i in sorted(kept))
     source = "\n".join(["def step(values):", *lines, f"    return {{{pairs}}}"])
     exec(compile(source, "<recorded program>", "exec"), names)
     function: Callable[[Mapping[int, Any]], dict[int, Tensor]] = names["step"]
     return function
+
+
+def fold(program: Program) -> dict[int, Tensor]:
+    """The values that are made of numbers alone and never written into, computed once."""
+    made: dict[int, Tensor] = {}
+    known: dict[int, Any] = dict(program.constants)
+    if any(set(op.makes()) & set(op.reads()) for op in program.ops):
+        return made  # what is written into may share memory with anything
+    for op in program.ops:
+        is_random = torch.Tag.nondeterministic_seeded in op.function.tags
+        if isinstance(op.out, Ref) and not is_random and known.keys() >= set(op.reads()):
+            args, kwargs = mapped((op.args, dict(op.kwargs)), Ref, lambda ref: known[ref.index])
+            known[op.out.index] = made[op.out.index] = op.function(*args, **kwargs)
+    return made
 
 
 def _line(op: Op, names: dict[str, Any]) -> str:
@@ -167,6 +189,8 @@ def _line(op: Op, names: dict[str, Any]) -> str:
     if name in _QUICK and {"alpha", "value"}.issuperset(op.kwargs) and hasattr(torch, name):
         call = f"torch_{name}"
         names[call] = getattr(torch, name)
+    elif name in _SAME:
+        return f"{_targets(op.out)}{args[0]}"
     elif name in _METHODS and not op.kwargs:
         call = f"method_{name}"
         names[call] = getattr(Tensor, name)
