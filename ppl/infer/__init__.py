@@ -16,7 +16,8 @@ from ppl.infer.enumeration import config_enumerate
 from ppl.infer.explain import explain_enumeration
 from ppl.infer.fit import FitResult
 from ppl.infer.predictive import Predictive
-from ppl.infer.svi import SVI, SVIResult
+from ppl.infer.run import SVIResult
+from ppl.infer.svi import SVI
 
 __all__ = [
     "ELBO",

@@ -6,12 +6,10 @@ import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ppl.distributions.validation import is_validation_enabled
 from ppl.engine.bundle import Bundle
@@ -22,27 +20,18 @@ from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.batches import Device
 from ppl.infer.bundles import load_bundle, write_bundle
-from ppl.infer.compiled import Compile, Stepper, Way, compile_step, kind_of
+from ppl.infer.compiled import Compile, Way, compile_step, kind_of
 from ppl.infer.descent import Descent
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.infer.fit import FitResult, fit
-from ppl.infer.interrupts import Interrupts
 from ppl.infer.nan import KEPT, check_gradients, check_parameters, explain_nan
+from ppl.infer.run import SVIResult, run
 from ppl.optim import as_optimizer
 from ppl.params import ParamStore
 from ppl.stack import sketched
 from ppl.trace import Trace
 
 Program = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class SVIResult:
-    """What `SVI.run` returns."""
-
-    params: dict[str, Tensor]  # constrained values by name, detached
-    losses: Tensor  # one a step, shape (steps,)
-    interrupted: bool = False  # whether Ctrl-C ended the run early
 
 
 class SVI:
@@ -312,39 +301,7 @@ class SVI:
         Returns: losses and parameters. Ctrl-C ends the run after the step or the block of steps that it falls into, a
             second Ctrl-C at once; what is done is kept, and `run` can go on.
         """
-        if num_steps < 1:
-            raise ValueError(f"SVI.run: num_steps must be at least 1, got {num_steps}.")
-        losses: list[float] = []
-        first = self.num_steps
-        interrupted = False
-        interrupts = Interrupts()
-        stepper = Stepper(self, compile, interrupts)
-        with (
-            interrupts,
-            tqdm(total=num_steps, disable=not progress_bar, desc="SVI", unit="step", mininterval=0.2) as bar,
-        ):
-            try:
-                while len(losses) < num_steps:
-                    interrupts.check()
-                    step = len(losses)
-                    left = num_steps - step
-                    losses += stepper.advance(args, kwargs, left, left if callback is None else 1)
-                    bar.update(len(losses) - step)
-                    if progress_bar and (step % 25 == 0 or len(losses) > step + 1 or len(losses) == num_steps):
-                        bar.set_postfix_str(f"loss {_mean(losses[-25:]):.4g}", refresh=False)
-                    if callback is not None:
-                        with interrupts.opened():
-                            callback(step, losses[-1])
-                interrupts.check()
-            except KeyboardInterrupt:
-                interrupted = True
-                missing = self.num_steps - first - len(losses)  # it came between steps and their entries in the list
-                if missing:
-                    losses += [self._last] if missing == 1 else stepper.unreported
-            finally:
-                stepper.close()
-            params = {name: value.detach().clone() for name, value in self.params.items()}
-        return SVIResult(params, torch.tensor(losses, dtype=self._dtype), interrupted)
+        return run(self, num_steps, args, kwargs, progress_bar=progress_bar, callback=callback, compile=compile)
 
     def fit(
         self,
@@ -450,7 +407,3 @@ class SVI:
         Raises: ValueError for a file of another kind, or one of an SVI with another optimiser or loss.
         """
         return load_bundle(self, path, map_location)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
