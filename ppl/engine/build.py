@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,24 @@ class Block(torch.nn.Module):
         buffers, given = others[: len(job.buffers)], others[len(job.buffers) :]
         losses = torch.zeros(len(rows), dtype=job.dtype, device=rows.device)
 
-        def goes_on(i: Tensor, losses: Tensor, *carries: Tensor) -> Tensor:
-            return i < n
+        def steps(count: int) -> Callable[..., tuple[Tensor, ...]]:
+            """A turn of a loop that takes so many steps."""
 
-        def turn(i: Tensor, losses: Tensor, *carries: Tensor) -> tuple[Tensor, ...]:
-            at = i.reshape(1)
-            row = rows.index_select(0, at).squeeze(0)
-            noise = [buffer.index_select(0, at).squeeze(0) for buffer in buffers]
-            loss, *after = self.step(*carries, row, *noise, *given)
-            return i + 1, losses.index_copy(0, at, loss.reshape(1)), *after
+            def turn(i: Tensor, losses: Tensor, *carries: Tensor) -> tuple[Tensor, ...]:
+                for step in range(count):
+                    at = (i + step).reshape(1)
+                    row = rows.index_select(0, at).squeeze(0)
+                    noise = [buffer.index_select(0, at).squeeze(0) for buffer in buffers]
+                    loss, *carries = self.step(*carries, row, *noise, *given)
+                    losses = losses.index_copy(0, at, loss.reshape(1))
+                return i + count, losses, *carries
 
-        start = torch.zeros((), dtype=torch.int64, device=rows.device)
-        _, losses, *after = while_loop(goes_on, turn, (start, losses, *carries))
+            return turn
+
+        state = (torch.zeros((), dtype=torch.int64, device=rows.device), losses, *carries)
+        if job.unroll > 1:
+            state = while_loop(lambda i, *_: i + job.unroll <= n, steps(job.unroll), state)
+        _, losses, *after = while_loop(lambda i, *_: i < n, steps(1), state)
         return (*after, losses, is_fine(losses, n, after[: len(job.carries)]))
 
 

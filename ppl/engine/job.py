@@ -38,11 +38,12 @@ class Job:
     buffers: list[Spec] = field(default_factory=list)  # of the noise
     dtype: torch.dtype = torch.float32  # of the losses
     threads: int = 1  # what large operations may use
+    unroll: int = 1  # steps in a turn of the loop: a turn has costs of its own, which small steps feel
     default: torch.dtype = torch.float32  # torch's default dtype, on which operations depend
 
     def encode(self) -> bytes:
         """The job as text."""
-        names = ("loss", "leaves", "grads", "state", "written", "given", "noise", "packs", "clip", "threads")
+        names = ("loss", "leaves", "grads", "state", "written", "given", "noise", "packs", "clip", "threads", "unroll")
         content: dict[str, Any] = {name: getattr(self, name) for name in names}
         content |= {"program": self.program.encode(), "dtype": encode(self.dtype), "default": encode(self.default)}
         for name, specs in (("carries", self.carries), ("rows", [self.rows]), ("buffers", self.buffers)):

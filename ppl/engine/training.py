@@ -27,7 +27,9 @@ from ppl.engine.replay import Replay
 State = MutableMapping[str, Tensor]
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 #: Steps in a block, at most, and bytes of random numbers that are drawn ahead.
-LONGEST, AHEAD = 512, 2**23
+LONGEST, AHEAD = 1024, 2**23
+#: Operations in a step that is so small that a turn of the loop takes several.
+FEW = 250
 
 
 @dataclass(slots=True)
@@ -210,6 +212,7 @@ class Blocks:
             [Spec.of(buffer) for buffer in self.noise.buffers],
             spec.dtype,
             torch.get_num_threads(),
+            4 if len(program.ops) <= FEW else 1,
             torch.get_default_dtype(),
         )
 

@@ -68,7 +68,8 @@ class Way:
     unchecked_time: float = 0.0  # of blocks since a recording
     num_loads: int = 0  # of programs that could not be loaded
     given_up: bool = False
-    before: Step | None = None  # what an earlier run took its steps with
+    before: Way | None = None  # how an earlier run took its steps
+    situation: tuple[Any, ...] = ()  # of that run
     rehearsal: Rehearsal | None = None  # of the program in `blocks`
     restarts: int = 0
 
@@ -138,7 +139,7 @@ class Stepper:
             way = self.ways[key] = Way()
             known = self.svi.ways.get(key)
             if known is not None:  # an earlier run has found its way already
-                way.before, way.recording_time = known.recorded, known.recording_time
+                way.before, way.recording_time = known, known.recording_time
                 way.eager_steps, way.eager_time = known.eager_steps, known.eager_time
         elif way is None:
             way = self._others
@@ -162,9 +163,7 @@ class Stepper:
             svi.params.version,
             torch.get_default_dtype(),
         )
-        if any(
-            a is not b and not (isinstance(a, int) and a == b) for a, b in zip(found, self._situation, strict=False)
-        ):
+        if not _is_same(found, self._situation):
             self.close()
             for way in self.ways.values():
                 way.blocks = way.waiting = way.first = None
@@ -207,6 +206,10 @@ class Stepper:
             return
         if self.compile == "auto" and not self._is_worth_it(way, left):
             return
+        if way.before is not None and self._goes_on(way.before, left):
+            way.blocks, way.rehearsal, way.recorded = way.before.blocks, way.before.rehearsal, way.before.recorded
+            way.unchecked_time, way.step_time = way.before.unchecked_time, way.before.step_time
+            return
         try:
             waits = self.compile == "always"
             with self.interrupts.opened() if waits else contextlib.nullcontext():
@@ -215,7 +218,7 @@ class Stepper:
             before = way.rehearsal
             step = self._rehearse(way, args, kwargs)
             former, way.before = way.before, None
-            if former is not None and not step.same_as(former):
+            if former is not None and former.recorded is not None and not step.same_as(former.recorded):
                 self._begin(way, step, left)
                 return
             if way.first is None:
@@ -231,6 +234,18 @@ class Stepper:
             self._begin(way, step, left)
         except (ValueError, Unsupported, CompileError) as error:  # a ValueError: CannotCapture, or what cannot be text
             self._give_up(way, error)
+
+    def _goes_on(self, before: Way, left: int) -> bool:
+        """Whether the program of an earlier run is to be used as it is, being compiled, and the run too short for a look.
+
+        What model and guide refer to must be the same; what that does not show, `_check_again` finds later.
+        """
+        blocks = before.blocks
+        if not isinstance(blocks, Blocks) or not blocks.is_compiled or before.rehearsal is None:
+            return False
+        is_short = left * before.step_time < TRUST * before.recording_time
+        same = _is_same(self._situation, before.situation) and not before.rehearsal.changed()
+        return is_short and same and blocks.plan.current()
 
     def _is_worth_it(self, way: Way, left: int) -> bool:
         """Whether to record a step now."""
@@ -341,11 +356,16 @@ class Stepper:
         """End what is still being compiled, and leave a note of how steps were taken."""
         for key, way in self.ways.items():
             if way.blocks is not None:
-                note = self.svi.ways[key] = Way(way.eager_steps, way.eager_time)
-                note.recorded, note.recording_time = way.recorded, way.recording_time
+                way.before, way.first, way.situation = None, None, self._situation
+                self.svi.ways[key] = way
         if self._pending is not None:
             self._pending[1].cancel()
             self._pending = None
+
+
+def _is_same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    """Whether two situations have the same objects and equal numbers in them, or one of them is not known."""
+    return all(x is y or (isinstance(x, int) and x == y) for x, y in zip(a, b, strict=False))
 
 
 def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks | Descent:
