@@ -316,12 +316,12 @@ if end == "forked":  # a process that holds the pipe open as well
         os._exit(0)
 while not os.path.exists(told):
     time.sleep(0.01)
-print("ready", flush=True)
-if end == "exit":
-    sys.exit(0)
-if end == "error":
-    raise ValueError
 try:
+    print("ready", flush=True)
+    if end == "exit":
+        sys.exit(0)
+    if end == "error":
+        raise ValueError
     time.sleep(60)
 except KeyboardInterrupt:
     if end != "ignore":
