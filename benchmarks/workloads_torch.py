@@ -71,7 +71,7 @@ class TorchTraining:
     """One training of a workload: steps in bulk, or one by one."""
 
     def __init__(self, lib: SimpleNamespace, workload: str, arrays: Arrays) -> None:
-        data = {name: torch.from_numpy(x) for name, x in arrays.items()}
+        data = {name: torch.tensor(x) for name, x in arrays.items()}
         model, guide, objective, self.args = PROGRAMS[workload](lib, data)
         self.svi = lib.SVI(model, guide, lib.Adam({"lr": 0.01}), objective)
         self.eager = lib.name == "pyro"

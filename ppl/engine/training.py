@@ -49,7 +49,7 @@ class Step:
     draws: list[tuple[int, Draw]]
     arguments: dict[int, int]  # inputs that are arguments of the call, by their places among these
     numbers: list[int] = field(default_factory=list)  # of the parameters among the inputs
-    bound: tuple[Any, list[Tensor], Any] | None = None  # what `bind` found last
+    bound: tuple[Any, list[Tensor], tuple[list[Tensor], list[Tensor]], Any] | None = None  # what `bind` found last
 
     def same_as(self, other: Step) -> str:
         """Why another recording of the step is not the same program; empty if it is."""
@@ -74,17 +74,20 @@ class Step:
 
         They are those found last, if nothing that they were made from has changed.
         """
-        tensors = dict(self.recording.tensors)
-        tensors.update({i: arguments[place] for i, place in self.arguments.items()})
-        sources = [tensors[i] for i in self.parts.before.inputs]
+        known = self.recording.tensors
+        places = self.arguments
+        sources = [arguments[places[i]] if i in places else known[i] for i in self.parts.before.inputs]
         key = [(id(source), _version(source)) for source in sources]
-        if self.bound is None or key != self.bound[0] or any(version is None for _, version in key):
-            if any(Spec.of(tensors[i]) != self.recording.program.inputs[i] for i in self.arguments):
+        if self.bound is None or key != self.bound[0] or not all(map(torch.equal, *self.bound[2])):
+            tensors = {**known, **{i: arguments[place] for i, place in places.items()}}
+            if any(Spec.of(tensors[i]) != self.recording.program.inputs[i] for i in places):
                 return None
             given = prepare(self.parts, self.recording, tensors)
             if given is None:
                 return None
-            self.bound = key, given, sources  # which lives as long as its ids are known
+            uncounted = [source for source, (_, version) in zip(sources, key, strict=True) if version is None]
+            copies = [source.clone() for source in uncounted]
+            self.bound = key, given, (uncounted, copies), sources  # which live as long as their ids are known
         return self.bound[1]
 
 
