@@ -166,7 +166,9 @@ def test_the_original_is_left_alone() -> None:
 
 
 def test_lifted_values_are_checked_in_our_words() -> None:
-    d = dist.lift(td.Gamma(torch.ones(2), 1.0))
+    d = dist.lift(
+        td.Gamma(torch.ones(2), 1.0, validate_args=True)
+    )  # torch.compile switches torch's default off for good
     with pytest.raises(ValueError, match=r"Gamma: the value must lie in the support .*got -1 at index \(1,\)"):
         d.log_prob(torch.tensor([1.0, -1.0]))
     with dist.validation_enabled(False):
