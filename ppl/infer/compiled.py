@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ppl.engine import cache, operators
 from ppl.engine.background import Compilation, CompileError
@@ -22,8 +21,8 @@ from ppl.engine.recorder import CannotCapture
 from ppl.engine.training import Blocks, Step, tensors_in
 from ppl.infer.descent import Descent
 from ppl.infer.interrupts import Interrupts
+from ppl.infer.kinds import describe_change, kind_of
 from ppl.infer.rehearsal import Rehearsal, changing, describe, rehearse
-from ppl.stack import active, is_running
 from ppl.tensors import native
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ class Stepper:
             way = self._others
             if not way.eager_steps:
                 _warn(
-                    f"SVI: {_describe_change([*self.ways, key], args, kwargs)} Each kind of arguments takes a program of its "
+                    f"SVI: {describe_change([*self.ways, key], args, kwargs)} Each kind of arguments takes a program of its "
                     f"own, so that those after the first {SHAPES} are not compiled: pad the batches to few shapes, or give "
                     "numbers that change as tensors."
                 )
@@ -417,64 +416,6 @@ def blocks_of(svi: SVI, step: Step) -> Blocks | Descent:
             raise
         return Descent(svi, step)
     return Blocks(step, plan, svi.loss.baselines.means)
-
-
-def kind_of(args: Args, kwargs: Kwargs) -> Any:
-    """What steps must have in common to share a program.
-
-    That is: the arguments' structure, shapes, types and values that are no tensors; the handlers around; default dtype.
-    """
-    around = tuple(map(_Same, active())) if is_running() else (), torch.get_default_dtype()
-    if not kwargs and all(type(t) is Tensor for t in args):  # mostly
-        return tuple, tuple((t.shape, t.dtype, t.device) for t in args), *around
-    leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
-    kinds = tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else _plain(t) for t in leaves)
-    return structure, kinds, *around
-
-
-class _Same:
-    """An object as part of a key: equal to itself alone, and kept, so that no later one is taken for it."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (bool, int, float, str, torch.dtype)) or value is None:
-        return type(value), value
-    return _Same(value)
-
-
-def _describe_change(kinds: list[Any], args: Args, kwargs: Kwargs) -> str:
-    """Which argument has differed, in words."""
-    if any(kind[0] != kinds[0][0] for kind in kinds):
-        return "the arguments' structure changes from step to step."
-    paths = [path for path, _ in pytree.tree_flatten_with_path((args, dict(kwargs)))[0]]
-    for path, *found in zip(paths, *(kind[1] for kind in kinds), strict=True):
-        if any(one != found[0] for one in found):
-            seen = ", ".join(dict.fromkeys(map(_describe_kind, found)))
-            _, name, *inside = path
-            where = f"{_key(name)!r}{pytree.keystr(tuple(inside))}"
-            return f"argument {where} has come in {len(kinds)} kinds ({seen})."
-    return "what is around the steps changes from one to the next."
-
-
-def _key(entry: Any) -> Any:
-    return entry.idx if isinstance(entry, pytree.SequenceKey) else entry.key
-
-
-def _describe_kind(kind: Any) -> str:
-    if isinstance(kind, _Same):
-        return f"a {type(kind.value).__name__}"
-    return str(tuple(kind[0])) if isinstance(kind[0], torch.Size) else repr(kind[1])
 
 
 def _warn(text: str, stacklevel: int = 6) -> None:

@@ -69,3 +69,23 @@ def package():
     svi.setup(*rough_runs.ARGS)
     job = programs.blocks_of(svi, programs.rehearse(svi, rough_runs.ARGS, {}).step).job().encode()
     return Compilation(job, cache.key_of(job)).wait()
+
+
+@pytest.fixture
+def replayed(monkeypatch):
+    """Runs with compile="auto" go over to the recorded program at once, and never start a compiler."""
+    monkeypatch.setenv("PPL_COMPILE", "auto")
+    monkeypatch.setattr(programs, "LONG", 0.0)
+    monkeypatch.setattr(programs, "VERY_LONG", float("inf"))
+    monkeypatch.setattr(programs, "APART", 1)
+    monkeypatch.setattr(programs, "PATIENCE", float("inf"))
+    taken = []
+    run = Blocks.run
+
+    def counted(self, n, *rest):
+        losses = run(self, n, *rest)
+        taken.append(0 if losses is None else n)
+        return losses
+
+    monkeypatch.setattr(Blocks, "run", counted)
+    return taken

@@ -10,8 +10,7 @@ import torch
 import ppl
 import ppl.distributions as dist
 from ppl.engine import Bundle
-from ppl.engine.training import Blocks
-from ppl.infer import SVI, Trace_ELBO, TraceEnum_ELBO, compiled
+from ppl.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from ppl.optim import SGD, Adam
 
 PROGRAM = '''
@@ -44,26 +43,6 @@ names = {}
 exec(PROGRAM, names)
 model, fresh = names["model"], names["fresh"]
 DATA = torch.tensor([2.0, 1.5, 2.5, 2.2])
-
-
-@pytest.fixture
-def replayed(monkeypatch):
-    """Runs with compile="auto" go over to the recorded program at once, and never start a compiler."""
-    monkeypatch.setenv("PPL_COMPILE", "auto")
-    monkeypatch.setattr(compiled, "LONG", 0.0)
-    monkeypatch.setattr(compiled, "VERY_LONG", float("inf"))
-    monkeypatch.setattr(compiled, "APART", 1)
-    monkeypatch.setattr(compiled, "PATIENCE", float("inf"))
-    taken = []
-    run = Blocks.run
-
-    def counted(self, n, *rest):
-        losses = run(self, n, *rest)
-        taken.append(0 if losses is None else n)
-        return losses
-
-    monkeypatch.setattr(Blocks, "run", counted)
-    return taken
 
 
 def failed(compile="never"):

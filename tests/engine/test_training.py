@@ -10,33 +10,12 @@ import torch
 
 import ppl
 import ppl.distributions as dist
-from ppl.engine.training import Blocks
-from ppl.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceTMC_ELBO, compiled
+from ppl.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceTMC_ELBO
 from ppl.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoNormal
 from ppl.optim import SGD, Adam, ClippedAdam, ExponentialLR, RMSprop
 from ppl.tensors import native
 
 STEPS = 100
-
-
-@pytest.fixture
-def replayed(monkeypatch):
-    """Runs with compile="auto" go over to the recorded program at once, and never start a compiler."""
-    monkeypatch.setenv("PPL_COMPILE", "auto")
-    monkeypatch.setattr(compiled, "LONG", 0.0)
-    monkeypatch.setattr(compiled, "VERY_LONG", float("inf"))
-    monkeypatch.setattr(compiled, "APART", 1)
-    monkeypatch.setattr(compiled, "PATIENCE", float("inf"))
-    taken = []
-    run = Blocks.run
-
-    def counted(self, n, *rest):
-        losses = run(self, n, *rest)
-        taken.append(0 if losses is None else n)
-        return losses
-
-    monkeypatch.setattr(Blocks, "run", counted)
-    return taken
 
 
 def check(svi, args, replayed, rtol=1e-10, steps=STEPS, most_eager=4):
