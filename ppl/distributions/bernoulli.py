@@ -40,8 +40,17 @@ class Bernoulli(Odds, td.Bernoulli, Distribution):
         value = value.to(self._param.dtype)
         inside = (value >= 0) & (value <= 1)
         value = torch.where(inside, value, 0.0)
+        if "logits" in self.parameters:
+            return torch.where(inside, self._interpolated(value), -math.inf)
         chances = self._chances(value, 1 - value)
         return torch.where(inside, value * chances.log_p + (1 - value) * chances.log_q, -math.inf)
+
+    def _interpolated(self, value: Tensor) -> Tensor:
+        # one logarithm, of the outcome that the value is nearer to: exact at 0 and 1, and nothing cancels between them
+        success = value > 0.5
+        toward = torch.where(success, self.logits, -self.logits)
+        away = torch.where(success, 1 - value, value)
+        return logsigmoid(toward) - away * torch.where(away == 0, 0.0, toward)
 
     def _log_mass(self, value: Tensor) -> Tensor:
         success = value == 1

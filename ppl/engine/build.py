@@ -20,6 +20,15 @@ from ppl.engine.noise import fast_draws
 from ppl.tensors import native
 
 
+def _slope_of_log_sigmoid(grad: Tensor, x: Tensor, buffer: Tensor) -> Tensor:
+    z = (-x.abs()).exp()  # as on the way there, of which it is then a part
+    return grad * torch.where(x < 0, 1.0, z) / (1 + z)
+
+
+# Operations for which the compiler's own formulas are slow, as this one's detours through integers.
+_CHEAPER = {torch.ops.aten.log_sigmoid_backward.default: _slope_of_log_sigmoid}
+
+
 class Block(torch.nn.Module):
     """Takes `n` steps: a loop within a graph."""
 
@@ -71,7 +80,7 @@ def _as_graph(job: Job) -> torch.fx.GraphModule:
         loss, after = take_step(job, carries, row, noise, given, constants)
         return [loss, *after]
 
-    graph: torch.fx.GraphModule = make_fx(step)(*examples[:count], *rows, *examples[start:])
+    graph: torch.fx.GraphModule = make_fx(step, _CHEAPER)(*examples[:count], *rows, *examples[start:])
     return graph
 
 

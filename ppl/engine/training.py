@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from ppl.engine.draw import Draw
 from ppl.engine.job import Job
+from ppl.engine.layout import lay_out
 from ppl.engine.loading import loaded
 from ppl.engine.noise import Noise, fast_draws
 from ppl.engine.optimizers import Plan
@@ -141,6 +142,7 @@ def _understand(recording: Recording, parameters: Sequence[Tensor], before: Stat
         parts.before.inputs[i] = parts.step.inputs[i]
         parts.before.outputs.append(i)
         parts.given.append(i)
+    lay_out(parts.before, parts.step, parts.given)
     return Step(
         recording,
         loss.index,

@@ -89,6 +89,23 @@ class TestValues:
         with pytest.raises(ValueError, match="must lie in the support"):
             dist.Bernoulli(p).log_prob(x)
 
+    def test_bernoulli_near_its_ends(self) -> None:
+        x = torch.tensor([0.0, 1.0, 1e-5, 0.9999, 0.25, 0.5, 0.75], dtype=torch.float64)
+        for logit in (-700.0, -30.0, -1e-9, 0.0, 3.0, 30.0, 700.0):
+            got = dist.Bernoulli(logits=torch.tensor(logit, dtype=torch.float64), validate_args=False).log_prob(x)
+            p, q = 1 / (1 + mpmath.exp(-mpmath.mpf(logit))), 1 / (1 + mpmath.exp(mpmath.mpf(logit)))
+            for value, found in zip(x.tolist(), got.tolist(), strict=True):
+                exact = value * mpmath.log(p) + (1 - mpmath.mpf(value)) * mpmath.log(q)
+                assert found == pytest.approx(float(exact), rel=1e-15 if value in (0, 1) else 1e-13)
+
+    def test_derivatives_of_bernoulli_where_the_coin_is_fair(self) -> None:
+        def score(logits: torch.Tensor) -> torch.Tensor:
+            return dist.Bernoulli(logits=logits, validate_args=False).log_prob(torch.tensor([0.0, 0.25, 1.0])).sum()
+
+        zero = torch.zeros(3)
+        assert torch.func.grad(score)(zero).tolist() == [-0.5, -0.25, 0.5]
+        assert torch.autograd.functional.hessian(score, zero).diagonal().tolist() == [-0.25, -0.25, -0.25]
+
     def test_counts_that_do_not_add_up(self) -> None:
         probs = torch.tensor([0.2, 0.8])
         for d in (
