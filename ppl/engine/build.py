@@ -15,6 +15,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl.engine.job import Call, Job, decode_job, is_fine, take_call, take_step
+from ppl.engine.kept import kept_tensors
 from ppl.engine.native import CannotCompile
 from ppl.engine.noise import fast_draws
 from ppl.tensors import native
@@ -115,7 +116,7 @@ def build(code: bytes, target: Path) -> None:
         "aot_inductor.precompile_headers": False,  # half of the time, and for one program only
         "cpp.vec_isa_ok": True,  # or else small programs are compiled first to see
     }
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), kept_tensors():
         warnings.simplefilter("ignore")  # torch's own
         graph = Block(job) if isinstance(job, Job) else Once(job)
         exported = torch.export.export(graph, tuple(job.examples()))

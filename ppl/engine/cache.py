@@ -111,7 +111,8 @@ def _surroundings() -> bytes:
     ]
     parts += [platform.processor(), _processor(), str(vars(sys.modules["ppl"])["__version__"])]
     sources = Path(__file__).parent
-    parts += [f"{file.relative_to(sources)}\n{file.read_text('utf-8')}" for file in sorted(sources.rglob("*.py"))]
+    files = sorted(file for kind in ("*.py", "*.h") for file in sources.rglob(kind))
+    parts += [f"{file.relative_to(sources)}\n{file.read_text('utf-8')}" for file in files]
     return hashlib.sha256("\0".join(parts).encode()).digest()
 
 

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._C import _aoti
 
-_loaded: dict[Path, Any] = {}
+
+class Program:
+    """A compiled program in memory. Raises: RuntimeError for a file that is none."""
+
+    def __init__(self, package: Path) -> None:
+        self._loader: Any = _aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+        # A second thread's call would wait for the first one's end with Python's own lock, which the first one may need.
+        self._lock = threading.Lock()
+
+    def boxed_run(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Run it, one thread at a time; the list of inputs is emptied, so that they are freed as early as may be."""
+        with self._lock:
+            found: list[Tensor] = self._loader.boxed_run(inputs)
+        return found
 
 
-def loaded(package: Path) -> Any:
+_loaded: dict[Path, Program] = {}
+
+
+def loaded(package: Path) -> Program:
     """A compiled program, which is loaded once a process. Raises: RuntimeError for a file that is none."""
     if package not in _loaded:
         _keep_memory()
-        _loaded[package] = _aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+        _loaded[package] = Program(package)
     return _loaded[package]
 
 

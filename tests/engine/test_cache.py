@@ -115,15 +115,17 @@ def test_a_key_changes_with_what_the_machine_code_depends_on(monkeypatch, target
     assert changed != before == key_of("graph")
 
 
-def test_a_key_changes_with_the_sources_of_the_engine(monkeypatch, tmp_path):
+@pytest.mark.parametrize("changing", ["worker.py", "kept.h"])
+def test_a_key_changes_with_the_sources_of_the_engine(changing, monkeypatch, tmp_path):
     before = key_of("graph")
-    for source in Path(cache.__file__).parent.rglob("*.py"):
-        (tmp_path / source.name).write_text(source.read_text("utf-8"), "utf-8")
+    for source in Path(cache.__file__).parent.rglob("*.*"):
+        if source.suffix in (".py", ".h"):
+            (tmp_path / source.name).write_text(source.read_text("utf-8"), "utf-8")
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache.py"))
     cache._surroundings.cache_clear()
     same = key_of("graph")
-    with (tmp_path / "worker.py").open("a") as source:
-        source.write("# a change\n")
+    with (tmp_path / changing).open("a") as source:
+        source.write("\n")
     cache._surroundings.cache_clear()
     changed = key_of("graph")
     cache._surroundings.cache_clear()
