@@ -22,7 +22,7 @@ from ppl.engine.passes import Parts, divide, prepare
 from ppl.engine.program import Program, Ref, Spec
 from ppl.engine.recorder import CannotCapture, Recording, record
 from ppl.engine.signature import PLAIN, Arguments
-from ppl.engine.training import difference
+from ppl.engine.training import difference, told_apart
 from ppl.params import ParamStore, where_stored
 from ppl.tensors.carried import State, carried, carry
 
@@ -250,6 +250,7 @@ def capture(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Captured:
         Python, and where the function does something else each time; ValueError where a result requires gradients.
     """
     name = getattr(fn, "__name__", type(fn).__name__)
+    args, kwargs = told_apart(args, kwargs)
     arguments = Arguments(f"captured {name}", fn, args, kwargs)
     with undone() as marks:  # makes parameters and looks at everything
         _check_results(name, fn(*args, **kwargs))

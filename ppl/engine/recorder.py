@@ -74,6 +74,7 @@ class Recorder(TorchDispatchMode):
         self.static: set[int] = set()
         self.originals: dict[int, Tensor] = {}
         self.looks: list[tuple[Op, Any]] = []
+        self.checks: list[Op] = []  # those that nobody asked for
         self.seen = last_site(self)
         self.read_by = Looks(self)
         self._changing = {id(tensor) for tensor in changing}
@@ -153,7 +154,7 @@ class Recorder(TorchDispatchMode):
             raise self._refuse(what if is_shape else _READ, self.read_by.instead(is_shape))
         written = written_by(func, args, kwargs)
         for tensor in written:
-            self._save(tensor)
+            is_static = not self._save(tensor) and is_static  # from outside: in the next step it holds something else
         result = func(*args, **kwargs)
         out = mapped(result, Tensor, self._out)
         op = Op(name, tuple(refs), named, out)
@@ -221,12 +222,18 @@ class Recorder(TorchDispatchMode):
         with _disable_current_modes():
             self._stream = torch.get_rng_state()
 
-    def _save(self, tensor: Tensor) -> None:
-        """Keep what a tensor from outside holds before it is written into, be it through a view."""
-        index = self.ref(tensor).index
-        for i, outside in self.tensors.items() if index not in self.tensors else [(index, tensor)]:
-            if i not in self.originals and _memory(outside) == _memory(tensor):
-                self.originals[i] = outside.detach().clone()
+    def _save(self, tensor: Tensor) -> bool:
+        """Keep what a tensor from outside holds before it is written into, be it through a view; whether it was one."""
+        self.ref(tensor)
+        place, found = _memory(tensor), False
+        for i, outside in self.tensors.items():
+            if _memory(outside) == place:
+                found = True
+                if i not in self.originals:
+                    self.originals[i] = outside.detach().clone()
+        if found:
+            self.static -= {i for i, known in enumerate(self._kept) if _memory(known) == place}
+        return found
 
     def _remember(self, func: Any, args: Any, out: Any, result: Any) -> None:
         if isinstance(result, Tensor):
@@ -270,8 +277,9 @@ class Recorder(TorchDispatchMode):
         self.program.outputs = references(outputs)
         static = self._find_static()
         for op, _ in self.looks:
-            if not static.issuperset(op.reads()):
+            if not static.issuperset(op.reads()) and op not in self.checks:
                 raise self._refuse(_READ, INSTEAD[""])
+        self.looks = [look for look in self.looks if static.issuperset(look[0].reads())]
         memory = {index: _memory(tensor) for index, tensor in enumerate(self._kept)}
         specs = {index: Spec.of(tensor) for index, tensor in enumerate(self._kept)}
         looks, sites, written = self.looks, self.seen.names, set(self.originals)
@@ -352,6 +360,7 @@ class last_site(Handler):
                 fine = fine if not isinstance(site.mask, Tensor) else fine | ~site.mask
                 if self.recorder.is_static(fine):
                     bool(fine.all())  # written down: another answer means that eager steps must say what is wrong
+                    self.recorder.checks.append(self.recorder.looks[-1][0])
         return site
 
 

@@ -69,6 +69,11 @@ class Step:
         """The step's static inputs that come from outside as they are."""
         return [i for i in self.parts.given if i in self.recording.tensors]
 
+    def current(self, inputs: Sequence[int], arguments: Sequence[Tensor]) -> list[Tensor]:
+        """What inputs from outside are now, which may be arguments."""
+        known, places = self.recording.tensors, self.arguments
+        return [arguments[places[i]] if i in places else known[i] for i in inputs]
+
     def bind(self, arguments: Sequence[Tensor]) -> list[Tensor] | None:
         """The static inputs of the step for some arguments; None where they do not fit what was recorded.
 
@@ -76,7 +81,7 @@ class Step:
         """
         known = self.recording.tensors
         places = self.arguments
-        sources = [arguments[places[i]] if i in places else known[i] for i in self.parts.before.inputs]
+        sources = self.current(list(self.parts.before.inputs), arguments)
         key = [(id(source), _version(source)) for source in sources]
         if self.bound is None or key != self.bound[0] or not all(map(torch.equal, *self.bound[2])):
             tensors = {**known, **{i: arguments[place] for i, place in places.items()}}
@@ -105,7 +110,10 @@ def record_step(loss: Callable[[], Tensor], parameters: Sequence[Tensor], state:
         value = loss()
         if not value.requires_grad:
             raise CannotCapture("The loss does not depend on any parameter.")
-        grads = torch.autograd.grad(value, list(parameters), allow_unused=True)
+        _check_leaves(value, parameters)
+        wanted = [parameter for parameter in parameters if parameter.requires_grad]
+        found = iter(torch.autograd.grad(value, wanted, allow_unused=True))
+        grads = [next(found) if parameter.requires_grad else None for parameter in parameters]
         return value.detach(), grads, dict(state)
 
     try:
@@ -114,6 +122,29 @@ def record_step(loss: Callable[[], Tensor], parameters: Sequence[Tensor], state:
         state.clear()
         state.update(before)
     return _understand(recording, parameters, before, arguments)
+
+
+def _check_leaves(loss: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Raise CannotCapture where an eager step would leave gradients elsewhere than in the parameters, or do more with them."""
+    known = {id(parameter) for parameter in parameters}
+    waiting: list[Any] = [loss.grad_fn]
+    nodes = set(waiting)
+    for node in waiting:
+        leaf = node.variable if type(node).__name__ == "AccumulateGrad" else None
+        if leaf is not None and leaf._post_accumulate_grad_hooks:
+            raise CannotCapture(
+                f"A parameter of shape {tuple(leaf.shape)} has a hook that runs once its gradient is there.",
+                instead="Use register_hook, which is given the gradient, or the optimiser's clip_args.",
+            )
+        if leaf is not None and id(leaf) not in known:
+            raise CannotCapture(
+                f"A tensor of shape {tuple(leaf.shape)} requires gradients, which steps would add up in its .grad, but is "
+                "none of the parameters that are trained.",
+                instead="Write x.detach(), or make it a parameter by ppl.param or ppl.module.",
+            )
+        following = {one for one, _ in node.next_functions if one is not None} - nodes
+        nodes |= following
+        waiting += following
 
 
 def _understand(recording: Recording, parameters: Sequence[Tensor], before: State, arguments: Arguments) -> Step:
@@ -128,6 +159,9 @@ def _understand(recording: Recording, parameters: Sequence[Tensor], before: Stat
     for n in used:
         if known.get(id(parameters[n])) is None or known[id(parameters[n])] in recording.written:
             raise CannotCapture("A parameter is written into by the program itself.")
+    memory = [recording.memory[i] for i in parts.step.inputs if i in recording.tensors]
+    if any(memory.count(recording.memory[i]) > 1 for i in recording.written if i in parts.step.inputs):
+        raise CannotCapture("The program writes into memory that two tensors from outside share.")
     carried: dict[str, tuple[int, int]] = {}
     for name, ref in after.items():
         old = known.get(id(before[name]))
@@ -172,6 +206,19 @@ def tensors_in(args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> 
     return [leaf for leaf in pytree.tree_leaves((args, dict(kwargs or {}))) if isinstance(leaf, Tensor)]
 
 
+def told_apart(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same arguments, each tensor an object of its own in the same memory.
+
+    One that is given twice, or that is a global of the program too, may be two different ones in the next call.
+    """
+
+    def alone(tensor: Tensor) -> Tensor:
+        return tensor if type(tensor) is not Tensor or tensor.requires_grad else tensor.detach()
+
+    found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(Tensor, alone, (tuple(args), dict(kwargs)))
+    return found
+
+
 class Blocks:
     """Steps by the block: what a compiled program needs besides itself, and where its results go.
 
@@ -190,7 +237,6 @@ class Blocks:
         self._blank = plan.rows(1).new_zeros(self.capacity, plan.width)
         self._counts: dict[int, Tensor] = {}
         self.is_compiled = False
-        self._written = [step.recording.tensors[i] for i in self.written]
         self._loader: Any = None
 
     def job(self) -> Job:
@@ -246,7 +292,8 @@ class Blocks:
             rows = self.plan.rows(n, num_steps)
             if n < self.capacity:
                 rows = torch.cat((rows, self._blank[n:]))
-            found = self.call(n, self.plan.gather(own=False), rows, given)
+            written = self.step.current(self.written, arguments)
+            found = self.call(n, self.plan.gather(own=False), rows, given, written)
         except BaseException:
             torch.set_rng_state(start)
             raise
@@ -257,18 +304,19 @@ class Blocks:
         with uninterrupted():
             self.plan.scatter(carries, n)
             self.plan.commit(n)
-            self.keep(others)
+            self.keep(others, written)
             done(losses)
         return losses
 
     def call(
-        self, n: int, carries: list[Tensor], rows: Tensor, given: list[Tensor]
+        self, n: int, carries: list[Tensor], rows: Tensor, given: list[Tensor], written: list[Tensor]
     ) -> tuple[Tensor, list[Tensor], list[Tensor]] | None:
         """Call the program; nothing but the random state changes.
 
+        Args: written, what the program writes into.
         Returns: the losses, the carries, and the other carries, which `keep` takes; None where NaN came up.
         """
-        others = [*(self.state[name] for name in self.step.state), *self._written]
+        others = [*(self.state[name] for name in self.step.state), *written]
         if n not in self._counts:
             self._counts[n] = torch.tensor(n)
         self.noise.fill(n)
@@ -277,11 +325,12 @@ class Blocks:
             return None
         return results[-2][:n], results[: len(carries)], results[len(carries) : -2]
 
-    def keep(self, others: Sequence[Tensor]) -> None:
+    def keep(self, others: Sequence[Tensor], written: Sequence[Tensor]) -> None:
         """Write state and buffers back that a call has given."""
         self.state.update(zip(self.step.state, others, strict=False))
-        for tensor, value in zip(self._written, others[len(self.step.state) :], strict=True):
-            tensor.copy_(value)
+        with torch.no_grad():
+            for tensor, value in zip(written, others[len(self.step.state) :], strict=True):
+                tensor.copy_(value)
 
 
 def _version(tensor: Tensor) -> int | None:

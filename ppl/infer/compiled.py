@@ -152,17 +152,8 @@ class Stepper:
 
     def _look_around(self) -> None:
         """Forget the programs where what they were recorded from has been replaced, as a callback may do."""
-        svi = self.svi
-        found = (
-            svi.model,
-            svi.guide,
-            svi.loss,
-            svi._optimizer,
-            svi.params,
-            svi.params.version,
-            torch.get_default_dtype(),
-        )
-        if not _is_same(found, self._situation):
+        found = situation_of(self.svi)
+        if not is_same(found, self._situation):
             self.close()
             for way in self.ways.values():
                 way.blocks = way.waiting = way.first = None
@@ -243,7 +234,7 @@ class Stepper:
         if not isinstance(blocks, Blocks) or not blocks.is_compiled or before.rehearsal is None:
             return False
         is_short = left * before.step_time < TRUST * before.recording_time
-        same = _is_same(self._situation, before.situation) and not before.rehearsal.changed()
+        same = is_same(self._situation, before.situation) and not before.rehearsal.changed()
         return is_short and same and blocks.plan.current()
 
     def _is_worth_it(self, way: Way, left: int) -> bool:
@@ -362,7 +353,14 @@ class Stepper:
             self._pending = None
 
 
-def _is_same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+def situation_of(svi: SVI) -> tuple[Any, ...]:
+    """What a program is recorded from besides the arguments; it serves as long as this is the same."""
+    treated = [leaf.requires_grad + 2 * len(leaf._backward_hooks or ()) for _, leaf in svi.trained]
+    parts = svi.model, svi.guide, svi.loss, svi._optimizer, svi.params
+    return *parts, svi.params.version, torch.get_default_dtype(), *treated
+
+
+def is_same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
     """Whether two situations have the same objects and equal numbers in them, or one of them is not known."""
     return all(x is y or (isinstance(x, int) and x == y) for x, y in zip(a, b, strict=False))
 

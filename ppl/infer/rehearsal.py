@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl.engine.recorder import CannotCapture, could_not_record
 from ppl.engine.surroundings import Plain
-from ppl.engine.training import Step, record_step
+from ppl.engine.training import Step, record_step, told_apart
 from ppl.engine.watch import Effect, watch
 
 if TYPE_CHECKING:
@@ -36,12 +36,15 @@ def rehearse(svi: SVI, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Rehe
     Raises: CannotCapture with the user's line.
     """
 
+    args, kwargs = told_apart(args, kwargs)
+
     def loss() -> Tensor:
         with svi.params:
             return svi.loss(svi.model, svi.guide, *args, **kwargs)
 
     leaves = [leaf for _, leaf in svi.trained]
-    seen = watch(svi.model, svi.guide, args, dict(kwargs))
+    hooks = [tuple((leaf._backward_hooks or {}).values()) for leaf in leaves]
+    seen = watch(svi.model, svi.guide, args, dict(kwargs), *hooks)
     used_up = seen.look()
     if used_up:
         raise CannotCapture(describe(used_up))

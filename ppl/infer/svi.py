@@ -20,7 +20,7 @@ from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.batches import Device
 from ppl.infer.bundles import load_bundle, write_bundle
-from ppl.infer.compiled import Compile, Way, compile_step
+from ppl.infer.compiled import Compile, Way, compile_step, is_same, situation_of
 from ppl.infer.descent import Descent
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.infer.fit import FitResult, fit
@@ -82,6 +82,7 @@ class SVI:
         self.is_checked = False  # whether an eager step has looked at everything
         self.ways: dict[Any, Way] = {}  # how earlier runs took their steps, by the kind of arguments
         self._programs: dict[Any, Single | Descent] = {}  # of `compile`, by the kind of arguments
+        self._situation: tuple[Any, ...] = ()  # in which they were compiled
         self.failed: tuple[Tensor, tuple[Any, ...], dict[str, Any]] | None = None  # the latest step, if it failed
 
     @property
@@ -198,10 +199,15 @@ class SVI:
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 self.evaluate_loss(*args, **kwargs)
             self.is_checked = True
+        if not is_same(situation_of(self), self._situation):
+            self._forget()
         program = compile_step(self, args, kwargs)
+        self._situation = situation_of(self)
         self._programs[kind_of(args, kwargs)] = program if isinstance(program, Descent) else Single(program)
 
     def _compiled_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+        if not is_same(situation_of(self), self._situation):
+            self._forget()
         program = self._programs.get(kind_of(args, kwargs))
         if program is not self._latest:
             self._flush()

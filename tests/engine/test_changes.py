@@ -55,11 +55,60 @@ def other_particles(svi, args):
     svi.loss = ppl.infer.Trace_ELBO(num_particles=2)
 
 
-@pytest.mark.parametrize("change", [set_lr, set_betas, set_param, delete_param, reload, add_to_data, other_particles])
+def train_less(svi, args):
+    svi.trained[0][1].requires_grad_(False)
+
+
+def bound_the_gradient(svi, args):
+    svi.trained[0][1].register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+
+
+def bound_the_gradient_in_its_place(svi, args):
+    svi.trained[0][1].register_post_accumulate_grad_hook(lambda leaf: torch.nn.utils.clip_grad_value_(leaf, 0.01))
+
+
+CHANGES = [
+    set_lr,
+    set_betas,
+    set_param,
+    delete_param,
+    reload,
+    add_to_data,
+    other_particles,
+    train_less,
+    bound_the_gradient,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_changes_in_a_callback_are_heeded(change, quick):
     eager, recorded = changing(after(15, change), X)
     close(recorded, eager)
     assert sum(n for n, _ in quick) >= 30
+
+
+def test_gradients_that_are_not_for_the_optimiser_alone(quick):
+    with pytest.warns(UserWarning, match=r"parameter of shape \(\) has a hook that runs once its gradient is there"):
+        close(*changing(after(0, bound_the_gradient_in_its_place), X)[::-1])
+    assert not quick
+    seen = []
+
+    def count(svi, args):
+        svi.trained[0][1].register_hook(lambda gradient: seen.append(1))
+
+    with pytest.warns(UserWarning, match="changes what 'seen' holds"):
+        close(*changing(after(0, count), X)[::-1])
+    assert len(seen) == 2 * 39
+    found = []
+    for compile in ("never", "auto"):
+        x = X.clone().requires_grad_()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run(fresh(), 30, x, compile=compile)
+        found.append(x.grad)
+    assert r"shape (20,) requires gradients" in str(caught[0].message)
+    close(*found)
+    assert not quick
 
 
 def test_changes_that_torch_does_not_count_are_heeded(quick):
