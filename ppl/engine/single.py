@@ -58,6 +58,7 @@ class Single:
             plan.scatter(self._carries, 1, states=False)
             if plan.moves:
                 plan.commit(1)
+            blocks.forget_gradients()
             blocks.keep(others, written)
             self._used += 1
             done(losses)

@@ -28,6 +28,8 @@ State = MutableMapping[str, Tensor]
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 #: Steps in a block, at most, and bytes of random numbers that are drawn ahead.
 LONGEST, AHEAD = 1024, 2**23
+#: Entries of a tensor that is compared before each call, lest it was changed through `.data`, which torch does not count.
+SMALL = 1024
 #: Operations in a step that is so small that a turn of the loop takes several.
 FEW = 250
 
@@ -83,14 +85,15 @@ class Step:
         places = self.arguments
         sources = self.current(list(self.parts.before.inputs), arguments)
         key = [(id(source), _version(source)) for source in sources]
-        if self.bound is None or key != self.bound[0] or not all(map(torch.equal, *self.bound[2])):
+        if self.bound is None or key != self.bound[0] or not all(map(_holds_same, *self.bound[2])):
             tensors = {**known, **{i: arguments[place] for i, place in places.items()}}
             if any(Spec.of(tensors[i]) != self.recording.program.inputs[i] for i in places):
                 return None
             given = prepare(self.parts, self.recording, tensors)
             if given is None:
                 return None
-            uncounted = [source for source, (_, version) in zip(sources, key, strict=True) if version is None]
+            looked_at = zip(sources, key, strict=True)
+            uncounted = [x for x, (_, version) in looked_at if version is None or x.numel() <= SMALL]
             copies = [source.clone() for source in uncounted]
             self.bound = key, given, (uncounted, copies), sources  # which live as long as their ids are known
         return self.bound[1]
@@ -304,6 +307,7 @@ class Blocks:
         with uninterrupted():
             self.plan.scatter(carries, n)
             self.plan.commit(n)
+            self.forget_gradients()
             self.keep(others, written)
             done(losses)
         return losses
@@ -325,12 +329,21 @@ class Blocks:
             return None
         return results[-2][:n], results[: len(carries)], results[len(carries) : -2]
 
+    def forget_gradients(self) -> None:
+        """Those of an earlier step are not to be taken for the latest."""
+        for leaf in self.plan.leaves:
+            leaf.grad = None
+
     def keep(self, others: Sequence[Tensor], written: Sequence[Tensor]) -> None:
         """Write state and buffers back that a call has given."""
         self.state.update(zip(self.step.state, others, strict=False))
         with torch.no_grad():
             for tensor, value in zip(written, others[len(self.step.state) :], strict=True):
                 tensor.copy_(value)
+
+
+def _holds_same(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ppl.engine.plain import Plain
 from ppl.engine.recorder import CannotCapture, could_not_record
-from ppl.engine.surroundings import Plain
 from ppl.engine.training import Step, record_step, told_apart
 from ppl.engine.watch import Effect, watch
 

@@ -20,13 +20,14 @@ from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.batches import Device
 from ppl.infer.bundles import load_bundle, write_bundle
-from ppl.infer.compiled import Compile, Way, compile_step, is_same, situation_of
+from ppl.infer.compiled import Compile, Way, compile_step
 from ppl.infer.descent import Descent
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.infer.fit import FitResult, fit
 from ppl.infer.kinds import kind_of
 from ppl.infer.nan import KEPT, check_gradients, check_parameters, explain_nan
 from ppl.infer.run import SVIResult, run
+from ppl.infer.situation import is_same, situation_of
 from ppl.optim import as_optimizer
 from ppl.params import ParamStore
 from ppl.stack import sketched

@@ -5,6 +5,7 @@ import functools
 import threading
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from rough_runs import ARGS, X, changing, close, eager_losses, fresh, no_guide, normal, run, schools, stubbed
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import ppl
 import ppl.distributions as dist
+from ppl.engine.gradients import Gradients
 from ppl.infer import SVI, compiled
 from ppl.infer.autoguide import AutoNormal
 from ppl.optim import Adam
@@ -109,6 +111,120 @@ def test_gradients_that_are_not_for_the_optimiser_alone(quick):
     assert r"shape (20,) requires gradients" in str(caught[0].message)
     close(*found)
     assert not quick
+
+
+STRENGTH = np.ones(20)
+TABLE = [1.0] * 100
+BOUNDS = {"low": (0.0, 1.0)}
+KNOWN = {1, 2}
+
+
+def set_array(net):
+    STRENGTH[3] = 2.0
+
+
+def set_table(net):
+    TABLE[7] = 2.0
+
+
+def set_bounds(net):
+    BOUNDS["low"] = (1.0, 2.0)
+
+
+def set_known(net):
+    KNOWN.discard(2)
+    KNOWN.add(3)
+
+
+def set_dropout(net):
+    net[1].p = 0.1
+
+
+def set_part(net):
+    net[1] = torch.nn.Tanh()
+
+
+def add_hook(net):
+    net[0].register_forward_hook(lambda module, given, found: found + 1.0)
+
+
+@pytest.mark.parametrize("change", [set_array, set_table, set_bounds, set_known, set_dropout, set_part, add_hook])
+def test_what_containers_arrays_and_modules_hold_is_heeded(change, quick):
+    def losses(compile):
+        STRENGTH[:], TABLE[:], BOUNDS["low"] = 1.0, [1.0] * 100, (0.0, 1.0)
+        KNOWN.symmetric_difference_update(KNOWN ^ {1, 2})
+        net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout(0.5))
+        torch.manual_seed(0)
+        net[0].reset_parameters()
+
+        def model(x):
+            ppl.module("net", net)
+            shift = float(STRENGTH.mean()) + sum(TABLE) + BOUNDS["low"][0] + max(KNOWN)
+            with ppl.plate("data", len(x)):
+                ppl.sample("x", dist.Normal(net(x[:, None])[:, 0] + shift, 1.0), obs=x)
+
+        return run(
+            fresh(model, no_guide), 40, X, compile=compile, callback=lambda i, _: change(net) if i == 20 else None
+        )
+
+    expected = losses("never")
+    close(losses("auto"), expected)
+    assert sum(n for n, _ in quick) > 30
+
+
+def test_gradients_that_a_callback_looks_at(quick, monkeypatch):
+    calls = []
+    take = Gradients.run
+    monkeypatch.setattr(Gradients, "run", lambda *args: calls.append(1) or take(*args))
+
+    def norms(compile):
+        svi, seen = fresh(), []
+
+        def norm():
+            return torch.stack([leaf.grad for _, leaf in svi.trained]).norm()
+
+        run(svi, 30, X, compile=compile, callback=lambda step, loss: seen.append(norm()))
+        return svi, torch.stack(seen)
+
+    close(norms("auto")[1], norms("never")[1])
+    assert len(calls) > 20
+    assert not quick
+    svi, _ = norms("auto")
+    run(svi, 30, X)
+    assert sum(n for n, _ in quick) > 20
+    assert [leaf.grad for _, leaf in svi.trained] == [None] * 4
+
+
+def test_hooks_of_modules_are_the_users_code(quick):
+    seen = []
+    net = torch.nn.Linear(1, 1)
+    net.register_forward_hook(lambda module, given, found: seen.append(1))
+
+    def model(x):
+        ppl.module("net", net)
+        with ppl.plate("data", len(x)):
+            ppl.sample("x", dist.Normal(net(x[:, None])[:, 0], 1.0), obs=x)
+
+    with pytest.warns(UserWarning, match="changes what 'seen' holds"):
+        run(fresh(model, no_guide), 30, X)
+    assert len(seen) == 31  # the setup's among them
+    assert not quick
+
+
+def test_small_tensors_that_are_changed_as_data(quick):
+    beta = torch.tensor(0.1)
+
+    def change(svi, args, step, loss):
+        beta.data.fill_(0.1 + 0.01 * step)
+        args[0].data[3] += 0.1
+
+    found = []
+    for compile in ("never", "auto"):
+        beta.fill_(0.1)
+        x, svi = X.clone(), fresh(lambda x: normal(x * (1 - beta)))
+        found.append(run(svi, 30, x, compile=compile, callback=functools.partial(change, svi, (x,))))
+    close(*found)
+    assert sum(n for n, _ in quick) > 20
 
 
 def test_changes_that_torch_does_not_count_are_heeded(quick):
