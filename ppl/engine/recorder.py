@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -82,6 +84,8 @@ class Recorder(TorchDispatchMode):
         self._kept: list[Tensor] = []  # so that no id comes up twice
         self._draws: list[tuple[Any, tuple[Any, ...], Ref, Tensor]] = []
         self._next_draw = 0
+        self._refusal: CannotCapture | None = None
+        self.outside: FrameType | None = None  # what calls the program; its lines are not the program's
         self._stream = torch.get_rng_state()  # as the latest draw left it
 
     # -- values
@@ -271,6 +275,8 @@ class Recorder(TorchDispatchMode):
 
     def finish(self, results: Any) -> Recording:
         """The recording, once the function has returned."""
+        if self._refusal is not None:  # the program caught it, and went on otherwise than it does in a step
+            raise self._refusal
         if self._next_draw < len(self._draws):
             raise self._refuse("runs that start from one random state make different numbers of draws")
         outputs = mapped(results, Tensor, self.ref)
@@ -313,7 +319,8 @@ class Recorder(TorchDispatchMode):
 
     def _refuse(self, reason: str, instead: str = "") -> CannotCapture:
         reached = self.seen.names[-1] if self.seen.names else ""
-        return CannotCapture(_sentence(reason), user_line(), reached, _sentence(instead))
+        self._refusal = CannotCapture(_sentence(reason), user_line(self.outside), reached, _sentence(instead))
+        return self._refusal
 
 
 _READ = "the program reads a value into Python that changes from step to step"
@@ -373,6 +380,7 @@ def record(function: Callable[[], Any], changing: Sequence[Tensor] = ()) -> Reco
     Raises: CannotCapture naming the user's line where a changing value is read into Python.
     """
     recorder = Recorder(changing)
+    recorder.outside = sys._getframe()
     token = watcher.set(recorder)
     try:
         rng = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
@@ -383,6 +391,7 @@ def record(function: Callable[[], Any], changing: Sequence[Tensor] = ()) -> Reco
     finally:
         watcher.reset(token)
         recorder.undo()
+        recorder.outside = None
 
 
 def _memory(tensor: Tensor) -> int:

@@ -401,6 +401,16 @@ def test_a_shuffling_loader_with_dicts_and_a_ragged_last_batch(num_workers, quic
     assert sum(n for n, _ in quick) > 10
 
 
+def test_batches_that_lie_in_memory_in_two_ways(quick):
+    columns = torch.randn(6, 5, 3)
+    batches = [x[:, 0] if i % 2 else x[:, 1].clone() for i, x in enumerate(columns)]
+    losses = [
+        fresh().fit(batches, 10, plate=(), compile=compile, progress_bar=False).losses for compile in ("never", "auto")
+    ]
+    close(*losses)
+    assert sum(n for n, _ in quick) > 40
+
+
 class Box:
     def __init__(self, x):
         self.x = x
