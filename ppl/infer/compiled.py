@@ -232,7 +232,8 @@ class Stepper:
                 raise CannotCapture(f"The program changes from step to step: {why}.")
             self._begin(way, step, left)
         except (ValueError, Unsupported, CompileError) as error:  # a ValueError: CannotCapture, or what cannot be text
-            self._give_up(way, error)
+            if self.svi.is_ready:  # or else it met a new parameter, which the next step takes on
+                self._give_up(way, error)
 
     def _goes_on(self, before: Way, left: int) -> bool:
         """Whether the program of an earlier run is to be used as it is, being compiled, and the run too short for a look.

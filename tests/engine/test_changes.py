@@ -284,6 +284,25 @@ def test_a_parameter_that_comes_later_than_the_first_steps(quick):
     assert sum(n for n, _ in quick) > 20
 
 
+def test_a_parameter_that_comes_in_a_later_run(quick):
+    switch = [False]
+
+    def model(x):
+        normal(x)
+        if switch[0]:
+            ppl.sample("y", dist.Normal(ppl.param("late", torch.tensor(0.0)), 1.0), obs=torch.tensor(1.0))
+
+    losses = []
+    for compile in ("auto", "never"):
+        switch[0] = False
+        svi = fresh(model, AutoNormal(normal))
+        run(svi, 30, X, compile=compile)
+        switch[0] = True
+        losses.append(run(svi, 30, X, compile=compile))
+    close(*losses)
+    assert sum(n for n, _ in quick) > 45
+
+
 def test_a_program_that_changes_after_many_steps_is_noticed(quick, monkeypatch):
     """Not at once, but not never: the warning says how far."""
     monkeypatch.setattr(compiled, "TRUST", 0)
