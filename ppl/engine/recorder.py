@@ -77,6 +77,7 @@ class Recorder(TorchDispatchMode):
         self.originals: dict[int, Tensor] = {}
         self.looks: list[tuple[Op, Any]] = []
         self.checks: list[Op] = []  # those that nobody asked for
+        self.failures: list[Tensor] = []  # not 0 where a matrix could not be factorised: eager steps say so
         self.seen = last_site(self)
         self.read_by = Looks(self)
         self._changing = {id(tensor) for tensor in changing}
@@ -85,7 +86,7 @@ class Recorder(TorchDispatchMode):
         self._draws: list[tuple[Any, tuple[Any, ...], Ref, Tensor]] = []
         self._next_draw = 0
         self._refusal: CannotCapture | None = None
-        self.outside: FrameType | None = None  # what calls the program; its lines are not the program's
+        self.outside: FrameType | None = sys._getframe(1)  # what calls the program; its lines are not the program's
         self._stream = torch.get_rng_state()  # as the latest draw left it
 
     # -- values
@@ -143,6 +144,9 @@ class Recorder(TorchDispatchMode):
             )
         refs, named = mapped((args, kwargs), Tensor, self.ref)
         numbers = references((refs, named))
+        if name == "aten._linalg_check_errors.default":
+            self.failures.append(args[0])
+            return func(*args, **kwargs)
         is_random = torch.Tag.nondeterministic_seeded in func.tags
         if is_random:
             self.check_stream()
@@ -162,7 +166,7 @@ class Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         out = mapped(result, Tensor, self._out)
         op = Op(name, tuple(refs), named, out)
-        if depends and not isinstance(result, Tensor):
+        if depends and isinstance(result, (bool, int, float, complex)):
             self.looks.append((op, result))
             return result
         if not is_static:
@@ -229,15 +233,12 @@ class Recorder(TorchDispatchMode):
     def _save(self, tensor: Tensor) -> bool:
         """Keep what a tensor from outside holds before it is written into, be it through a view; whether it was one."""
         self.ref(tensor)
-        place, found = _memory(tensor), False
-        for i, outside in self.tensors.items():
-            if _memory(outside) == place:
-                found = True
-                if i not in self.originals:
-                    self.originals[i] = outside.detach().clone()
+        place = _memory(tensor)
+        found = {i: outside for i, outside in self.tensors.items() if _memory(outside) == place}
+        self.originals |= {i: outside.detach().clone() for i, outside in found.items() if i not in self.originals}
         if found:
             self.static -= {i for i, known in enumerate(self._kept) if _memory(known) == place}
-        return found
+        return bool(found)
 
     def _remember(self, func: Any, args: Any, out: Any, result: Any) -> None:
         if isinstance(result, Tensor):
@@ -380,7 +381,6 @@ def record(function: Callable[[], Any], changing: Sequence[Tensor] = ()) -> Reco
     Raises: CannotCapture naming the user's line where a changing value is read into Python.
     """
     recorder = Recorder(changing)
-    recorder.outside = sys._getframe()
     token = watcher.set(recorder)
     try:
         rng = torch.random.fork_rng(devices=range(torch.cuda.device_count()))

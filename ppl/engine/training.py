@@ -21,8 +21,9 @@ from ppl.engine.noise import Noise, fast_draws
 from ppl.engine.optimizers import Plan
 from ppl.engine.passes import Parts, divide, prepare
 from ppl.engine.program import Spec
-from ppl.engine.recorder import CannotCapture, Recording, record
+from ppl.engine.recorder import CannotCapture, Recorder, Recording, record
 from ppl.engine.replay import Replay
+from ppl.tensors.rewind import watcher
 
 State = MutableMapping[str, Tensor]
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
@@ -117,7 +118,7 @@ def record_step(loss: Callable[[], Tensor], parameters: Sequence[Tensor], state:
         wanted = [parameter for parameter in parameters if parameter.requires_grad]
         found = iter(torch.autograd.grad(value, wanted, allow_unused=True))
         grads = [next(found) if parameter.requires_grad else None for parameter in parameters]
-        return value.detach(), grads, dict(state)
+        return _or_nan(value.detach()), grads, dict(state)
 
     try:
         recording = record(run, [*parameters, *before.values()])
@@ -125,6 +126,15 @@ def record_step(loss: Callable[[], Tensor], parameters: Sequence[Tensor], state:
         state.clear()
         state.update(before)
     return _understand(recording, parameters, before, arguments)
+
+
+def _or_nan(loss: Tensor) -> Tensor:
+    """The loss, or NaN where an eager step would have raised since a matrix could not be factorised."""
+    recorder = watcher.get()
+    assert isinstance(recorder, Recorder)
+    for code in recorder.failures:
+        loss = torch.where((code == 0).all(), loss, torch.full_like(loss, float("nan")))
+    return loss
 
 
 def _check_leaves(loss: Tensor, parameters: Sequence[Tensor]) -> None:
