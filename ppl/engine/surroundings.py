@@ -234,7 +234,8 @@ class Surroundings:
         kind: str = "variable",
     ) -> None:
         old = get()
-        if isinstance(old, PLAIN) and kind == "variable":
+        is_fixed = isinstance(old, PLAIN) or not (only_named or isinstance(old, (ModuleType, type)))
+        if is_fixed and kind == "variable":
             self._fix(name, words, get, old)
 
         def has_changed() -> bool:

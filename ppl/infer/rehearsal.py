@@ -12,6 +12,7 @@ from ppl.engine.plain import Plain
 from ppl.engine.recorder import CannotCapture, could_not_record
 from ppl.engine.training import Step, record_step, told_apart
 from ppl.engine.watch import Effect, watch
+from ppl.stack import active, is_running
 
 if TYPE_CHECKING:
     from ppl.infer.svi import SVI
@@ -44,7 +45,7 @@ def rehearse(svi: SVI, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Rehe
 
     leaves = [leaf for _, leaf in svi.trained]
     hooks = [tuple((leaf._backward_hooks or {}).values()) for leaf in leaves]
-    seen = watch(svi.model, svi.guide, args, dict(kwargs), *hooks)
+    seen = watch(svi.model, svi.guide, args, dict(kwargs), *hooks, *(active() if is_running() else ()))
     used_up = seen.look()
     if used_up:
         raise CannotCapture(describe(used_up))

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import sys
 import threading
 import warnings
 
@@ -170,6 +171,64 @@ def test_what_containers_arrays_and_modules_hold_is_heeded(change, quick):
     expected = losses("never")
     close(losses("auto"), expected)
     assert sum(n for n, _ in quick) > 30
+
+
+def double(x):
+    return 2 * x
+
+
+class Settings:
+    def __init__(self, factor=1.0):
+        self.factor = factor
+
+
+SETTINGS = Settings()
+TRANSFORM = double
+
+
+def set_function():
+    global TRANSFORM
+    TRANSFORM = lambda x: 3 * x  # noqa: E731
+
+
+def set_object():
+    global SETTINGS
+    SETTINGS = Settings(3.0)
+
+
+@pytest.mark.parametrize("change", [set_function, set_object], ids=lambda f: f.__name__)
+def test_names_that_refer_to_something_else_are_heeded(change, quick, monkeypatch):
+    def losses(compile):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules[__name__], "TRANSFORM", double)
+            patch.setattr(sys.modules[__name__], "SETTINGS", Settings())
+            svi = fresh(lambda x: normal(TRANSFORM(x) * SETTINGS.factor))
+            return run(svi, 40, X, compile=compile, callback=lambda i, _: change() if i == 20 else None)
+
+    close(losses("auto"), losses("never"))
+    assert sum(n for n, _ in quick) > 30
+
+
+class counting(ppl.stack.Handler):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def handle(self, site):
+        self.count += 1
+        return ppl.stack.perform(site)
+
+
+def test_handlers_around_a_run_are_the_users_code(quick):
+    counts = []
+    for compile in ("never", "auto"):
+        with counting() as handler, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run(fresh(), 30, X, compile=compile)
+        counts.append(handler.count)
+    assert counts[0] == counts[1]
+    assert "changes the attribute 'count' of counting" in str(caught[0].message)
+    assert not quick
 
 
 def test_gradients_that_a_callback_looks_at(quick, monkeypatch):
