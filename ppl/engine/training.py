@@ -163,7 +163,8 @@ def _check_leaves(loss: Tensor, parameters: Sequence[Tensor]) -> None:
 def _understand(recording: Recording, parameters: Sequence[Tensor], before: State, arguments: Arguments) -> Step:
     loss, grads, after = recording.results
     if before.keys() != after.keys():
-        raise CannotCapture("The first step makes running means that later steps have.")
+        instead = "Take one step before, by svi.step(…)."
+        raise CannotCapture("The first step makes running means that later steps have.", instead=instead)
     program = recording.program
     parts, draws = divide(recording)
     known = {id(t): i for i, t in recording.tensors.items()}

@@ -16,6 +16,7 @@ from ppl.engine.bundle import Bundle
 from ppl.engine.optimizers import Outdated, Unsupported
 from ppl.engine.single import Single
 from ppl.engine.training import tensors_in
+from ppl.engine.undo import undone
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.batches import Device
@@ -197,7 +198,7 @@ class SVI:
         if self._version != self.params.version:
             self.setup(*args, **kwargs)
         if not self.is_checked:
-            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            with undone():
                 self.evaluate_loss(*args, **kwargs)
             self.is_checked = True
         if not is_same(situation_of(self), self._situation):

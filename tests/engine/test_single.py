@@ -176,6 +176,37 @@ def test_an_optimiser_and_a_schedule_in_the_users_hands():
     assert len({svi.held.param_groups[0]["lr"] for svi in svis}) == 1
 
 
+def test_compiling_changes_no_buffers():
+    norm, x = torch.nn.BatchNorm1d(1), torch.linspace(-1.0, 2.0, 20)
+
+    def model():
+        ppl.module("norm", norm)
+        with ppl.plate("data", 20):
+            ppl.sample("x", ppl.distributions.Normal(norm(x[:, None])[:, 0], 1.0), obs=x)
+
+    svi = SVI(model, lambda: None, Adam({"lr": 0.01}))
+    svi.setup()
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    svi.compile()
+    torch.testing.assert_close(dict(norm.named_buffers()), before, rtol=0, atol=0)
+
+
+def test_baselines_that_the_first_step_makes():
+    def model():
+        ppl.sample("k", ppl.distributions.Bernoulli(0.3))
+
+    def guide():
+        probs = ppl.distributions.Bernoulli(logits=ppl.param("a", torch.tensor(0.0)))
+        ppl.sample("k", probs, infer={"baseline": {"use_decaying_avg_baseline": True}})
+
+    svi = SVI(model, guide, Adam({"lr": 0.01}))
+    with pytest.raises(ValueError, match=r"running means that later steps have\. Take one step before, by svi\.step"):
+        svi.compile()
+    svi.step()
+    svi.compile()
+    svi.step()
+
+
 def test_the_state_dicts_are_the_same():
     svis = pair()
     both(svis, 11)
