@@ -73,16 +73,38 @@ def _as_graph(job: Job) -> torch.fx.GraphModule:
     count = len(job.carries) + len(job.state) + len(job.written)
     start = count + 1 + len(job.buffers)
     rows = [rows[0] for rows in examples[count:start]]
-    numbers = _numbers(job)
+    numbers, unread = _numbers(job), _unread(job)
 
     def step(*inputs: Tensor) -> list[Tensor]:
+        known: dict[int, Any] = {}
+
+        def run(values: dict[int, Any]) -> dict[int, Any]:
+            known.update(job.program.run(values))
+            return known
+
         constants = {i: torch.full(shape, x, dtype=dtype) for i, (shape, x, dtype) in numbers.items()}
         carries, (row, *noise), given = inputs[:count], inputs[count:start], inputs[start:]
-        loss, after = take_step(job, carries, row, noise, given, constants)
+        loss, after = take_step(job, carries, row, noise, given, constants, run)
+        for i in unread:  # where that is NaN, eager steps are asked
+            loss = torch.where((known[i] == known[i]).all(), loss, torch.full_like(loss, float("nan")))
         return [loss, *after]
 
     graph: torch.fx.GraphModule = make_fx(step, _CHEAPER)(*examples[:count], *rows, *examples[start:])
     return graph
+
+
+def _unread(job: Job) -> list[int]:
+    """The draws that nothing depends on: the compiler would leave them out of a loop, and others would be drawn instead."""
+    live = {*job.program.outputs, *job.written}
+    found: list[int] = []
+    for op in reversed(job.program.ops):
+        makes, reads = set(op.makes()), op.reads()
+        is_random = torch.Tag.nondeterministic_seeded in op.function.tags
+        if is_random and not makes & live:
+            found += makes
+        if is_random or makes & live or makes & set(reads):
+            live.update(reads)
+    return found
 
 
 class Once(torch.nn.Module):

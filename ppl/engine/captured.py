@@ -20,11 +20,12 @@ from ppl.engine.draw import Draw
 from ppl.engine.marks import undone
 from ppl.engine.passes import Parts, divide, prepare
 from ppl.engine.program import Program, Ref, Spec
-from ppl.engine.recorder import CannotCapture, Recording, record
+from ppl.engine.recorder import CannotCapture, Recorder, Recording, record
 from ppl.engine.signature import PLAIN, Arguments
-from ppl.engine.training import difference
+from ppl.engine.training import difference, told_apart
 from ppl.params import ParamStore, where_stored
 from ppl.tensors.carried import State, carried, carry
+from ppl.tensors.rewind import watcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,13 @@ class Captured:
         program: all operations, as data.
         is_compiled: whether `compile` was called.
     Raises, when called: ValueError naming the argument or parameter, where it is not like the first one; where values of
-        the arguments are read into Python, and are others than then.
+        the arguments are read into Python, and are others than then; where torch refuses to factorise a matrix.
     """
 
     def __init__(self, name: str, arguments: Arguments, recording: Recording, states: Sequence[State]) -> None:
         self._name, self._arguments, self._recording, self._states = name, arguments, recording, states
         self._default = torch.get_default_dtype()
-        self._results, self._after = recording.results
+        self._results, self._after, self._failed = recording.results
         self._flat = pytree.tree_flatten(self._results)
         self.program: Program = recording.program
         self._parts: Parts
@@ -122,6 +123,10 @@ class Captured:
         assert results is not None  # nothing is watched
         found, written = results
         known = {**needed, **found}
+        if any(bool(known[ref.index].any()) for ref in self._failed):
+            raise ValueError(
+                f"{self._owner}: a matrix is singular or not positive definite; the function itself says where."
+            )
         with torch.no_grad():
             for i, value in written.items():
                 values[i].copy_(value)
@@ -250,6 +255,7 @@ def capture(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Captured:
         Python, and where the function does something else each time; ValueError where a result requires gradients.
     """
     name = getattr(fn, "__name__", type(fn).__name__)
+    args, kwargs = told_apart(args, kwargs)
     arguments = Arguments(f"captured {name}", fn, args, kwargs)
     with undone() as marks:  # makes parameters and looks at everything
         _check_results(name, fn(*args, **kwargs))
@@ -292,7 +298,9 @@ class _Call:
             self.end = torch.get_rng_state()
             if any(state.keys() != before.keys() for state, before in noted):
                 raise CannotCapture("Its first call makes running means that later ones have; call it once before.")
-            return results, [dict(state) for state, _ in noted]
+            recorder = watcher.get()
+            failures = recorder.failures if isinstance(recorder, Recorder) else []
+            return results, [dict(state) for state, _ in noted], [code.clone() for code in failures]
 
         with carried() as noted:
             recording = record(run, changing)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ppl.engine.cost import Cost, cost_of
+from ppl.engine.plain import Plain
 from ppl.engine.recorder import CannotCapture, Recorder, could_not_record
-from ppl.engine.surroundings import Plain
 from ppl.engine.training import Step, record_step
 from ppl.engine.undo import undone
 from ppl.engine.watch import Effect, watch

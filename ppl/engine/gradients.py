@@ -54,7 +54,8 @@ class Gradients:
             return None
         tensors = step.recording.tensors
         values = dict(zip(step.parts.given, given, strict=True))
-        values |= {i: tensors[i] for i in self._calls.inputs if i in tensors and i not in values}
+        others = [i for i in self._calls.inputs if i in tensors and i not in values]
+        values |= zip(others, step.current(others, arguments), strict=True)
         values |= {old: self.state[name] for name, (old, _) in step.state.items()}
         results = self._calls.run(values)
         if results is None:
@@ -62,10 +63,10 @@ class Gradients:
         found, written = results
         known = {**values, **found, **written}
         loss, grads = known[step.loss], [known[i] for i in step.grads]
-        with uninterrupted():
+        with uninterrupted(), torch.no_grad():
             self.state.update({name: known[new] for name, (_, new) in step.state.items()})
             for i, value in written.items():
-                tensors[i].copy_(value)
+                values[i].copy_(value)
         return loss, self._owned(grads)
 
     def _owned(self, grads: list[Tensor]) -> list[Tensor]:

@@ -127,6 +127,14 @@ class Plan:
                     carries += [contiguous_join(pack, _buffers(leaves, states, name), own) for name in pack["states"]]
         return carries
 
+    def refresh(self, carries: list[Tensor]) -> None:
+        """Put the parameters as they are now into carries, as `gather` does without `own`."""
+        place = 0
+        with torch.no_grad():
+            for pack in self.packs:
+                carries[place] = contiguous_join(pack, [self.leaves[i] for i in pack["leaves"]], own=False)
+                place += 1 + len(pack["states"])
+
     def scatter(self, carries: Sequence[Tensor], steps_done: int, parameters: bool = True, states: bool = True) -> None:
         """Copy carries back into the leaves and the optimiser's own state, as after so many more steps.
 
@@ -183,6 +191,11 @@ class Plan:
         return found
 
     # -- what differs from step to step
+
+    @property
+    def moves(self) -> bool:
+        """Whether options change from step to step by themselves."""
+        return self._outlook.moves or self._outlook.decay != 1
 
     def rows(self, num: int, num_steps: int = 0) -> Tensor:
         """The numbers that the next steps need, one row a step; the schedule is looked ahead, not moved.

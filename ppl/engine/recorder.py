@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -74,6 +76,8 @@ class Recorder(TorchDispatchMode):
         self.static: set[int] = set()
         self.originals: dict[int, Tensor] = {}
         self.looks: list[tuple[Op, Any]] = []
+        self.checks: list[Op] = []  # those that nobody asked for
+        self.failures: list[Tensor] = []  # not 0 where a matrix could not be factorised: eager steps say so
         self.seen = last_site(self)
         self.read_by = Looks(self)
         self._changing = {id(tensor) for tensor in changing}
@@ -81,6 +85,8 @@ class Recorder(TorchDispatchMode):
         self._kept: list[Tensor] = []  # so that no id comes up twice
         self._draws: list[tuple[Any, tuple[Any, ...], Ref, Tensor]] = []
         self._next_draw = 0
+        self._refusal: CannotCapture | None = None
+        self.outside: FrameType | None = sys._getframe(1)  # what calls the program; its lines are not the program's
         self._stream = torch.get_rng_state()  # as the latest draw left it
 
     # -- values
@@ -138,6 +144,9 @@ class Recorder(TorchDispatchMode):
             )
         refs, named = mapped((args, kwargs), Tensor, self.ref)
         numbers = references((refs, named))
+        if name == "aten._linalg_check_errors.default":
+            self.failures.append(args[0])
+            return func(*args, **kwargs)
         is_random = torch.Tag.nondeterministic_seeded in func.tags
         if is_random:
             self.check_stream()
@@ -153,11 +162,11 @@ class Recorder(TorchDispatchMode):
             raise self._refuse(what if is_shape else _READ, self.read_by.instead(is_shape))
         written = written_by(func, args, kwargs)
         for tensor in written:
-            self._save(tensor)
+            is_static = not self._save(tensor) and is_static  # from outside: in the next step it holds something else
         result = func(*args, **kwargs)
         out = mapped(result, Tensor, self._out)
         op = Op(name, tuple(refs), named, out)
-        if depends and not isinstance(result, Tensor):
+        if depends and isinstance(result, (bool, int, float, complex)):
             self.looks.append((op, result))
             return result
         if not is_static:
@@ -221,12 +230,15 @@ class Recorder(TorchDispatchMode):
         with _disable_current_modes():
             self._stream = torch.get_rng_state()
 
-    def _save(self, tensor: Tensor) -> None:
-        """Keep what a tensor from outside holds before it is written into, be it through a view."""
-        index = self.ref(tensor).index
-        for i, outside in self.tensors.items() if index not in self.tensors else [(index, tensor)]:
-            if i not in self.originals and _memory(outside) == _memory(tensor):
-                self.originals[i] = outside.detach().clone()
+    def _save(self, tensor: Tensor) -> bool:
+        """Keep what a tensor from outside holds before it is written into, be it through a view; whether it was one."""
+        self.ref(tensor)
+        place = _memory(tensor)
+        found = {i: outside for i, outside in self.tensors.items() if _memory(outside) == place}
+        self.originals |= {i: outside.detach().clone() for i, outside in found.items() if i not in self.originals}
+        if found:
+            self.static -= {i for i, known in enumerate(self._kept) if _memory(known) == place}
+        return bool(found)
 
     def _remember(self, func: Any, args: Any, out: Any, result: Any) -> None:
         if isinstance(result, Tensor):
@@ -264,14 +276,17 @@ class Recorder(TorchDispatchMode):
 
     def finish(self, results: Any) -> Recording:
         """The recording, once the function has returned."""
+        if self._refusal is not None:  # the program caught it, and went on otherwise than it does in a step
+            raise self._refusal
         if self._next_draw < len(self._draws):
             raise self._refuse("runs that start from one random state make different numbers of draws")
         outputs = mapped(results, Tensor, self.ref)
         self.program.outputs = references(outputs)
         static = self._find_static()
         for op, _ in self.looks:
-            if not static.issuperset(op.reads()):
+            if not static.issuperset(op.reads()) and op not in self.checks:
                 raise self._refuse(_READ, INSTEAD[""])
+        self.looks = [look for look in self.looks if static.issuperset(look[0].reads())]
         memory = {index: _memory(tensor) for index, tensor in enumerate(self._kept)}
         specs = {index: Spec.of(tensor) for index, tensor in enumerate(self._kept)}
         looks, sites, written = self.looks, self.seen.names, set(self.originals)
@@ -305,7 +320,8 @@ class Recorder(TorchDispatchMode):
 
     def _refuse(self, reason: str, instead: str = "") -> CannotCapture:
         reached = self.seen.names[-1] if self.seen.names else ""
-        return CannotCapture(_sentence(reason), user_line(), reached, _sentence(instead))
+        self._refusal = CannotCapture(_sentence(reason), user_line(self.outside), reached, _sentence(instead))
+        return self._refusal
 
 
 _READ = "the program reads a value into Python that changes from step to step"
@@ -352,6 +368,7 @@ class last_site(Handler):
                 fine = fine if not isinstance(site.mask, Tensor) else fine | ~site.mask
                 if self.recorder.is_static(fine):
                     bool(fine.all())  # written down: another answer means that eager steps must say what is wrong
+                    self.recorder.checks.append(self.recorder.looks[-1][0])
         return site
 
 
@@ -374,6 +391,7 @@ def record(function: Callable[[], Any], changing: Sequence[Tensor] = ()) -> Reco
     finally:
         watcher.reset(token)
         recorder.undo()
+        recorder.outside = None
 
 
 def _memory(tensor: Tensor) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import operator
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from ppl.engine.watch import watch
 
 Groups = list[dict[str, Any]]
 Memory = list[tuple[dict[str, Any], dict[str, Any]]]  # a dict that is in use and a copy of it
@@ -43,6 +46,8 @@ class Outlook:
         if any(isinstance(holder, torch.optim.lr_scheduler.ReduceLROnPlateau) for holder in self._holders):
             raise Unsupported("ReduceLROnPlateau follows the losses")
         self.moves = scheduler is not None and advance is not None
+        if self.moves:
+            _check_functions(self._holders)
         self.cycles = any(getattr(holder, "cycle_momentum", False) for holder in self._holders)
         self._seen: tuple[int, int, list[list[float]], Memory] | None = None
 
@@ -132,6 +137,20 @@ class _Unseen:
 
 
 _UNSEEN = _Unseen()
+
+
+def _check_functions(holders: list[Any]) -> None:
+    """Raise Unsupported for functions of a step's number that do more than give a rate: they are called ahead."""
+    items = (item for holder in holders for value in vars(holder).values() if isinstance(value, list) for item in value)
+    functions = [item for item in items if isinstance(item, types.FunctionType)]
+    if not functions:
+        return
+    with watch(*functions) as seen:
+        for function in functions:
+            with contextlib.suppress(Exception):  # comes up again in its step
+                function(1)
+    if seen.effects:
+        raise Unsupported(f"calling {functions[0].__name__} of the schedule has an effect: {seen.effects[0]}")
 
 
 def _holders(scheduler: Any) -> list[Any]:

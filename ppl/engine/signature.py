@@ -32,8 +32,6 @@ class Arguments:
         self.tensors = [(name, leaf) for name, leaf in found if isinstance(leaf, Tensor)]
         self._others = [(name, leaf) for name, leaf in found if not isinstance(leaf, Tensor)]
         self._specs = [Spec.of(leaf) for _, leaf in self.tensors]
-        first: dict[int, int] = {}
-        self._same = [first.setdefault(id(leaf), place) for place, (_, leaf) in enumerate(self.tensors)]
 
     def match(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """The tensors of other arguments, in the order of `tensors`.
@@ -66,13 +64,9 @@ class Arguments:
                     f"{self.owner}: argument {name} was {known!r}, which is part of the program now, but is {value!r}. "
                     "Give a tensor if it is to change, or capture the function again."
                 )
-        for tensor, (name, _), spec, place in zip(tensors, self.tensors, self._specs, self._same, strict=True):
+        for tensor, (name, _), spec in zip(tensors, self.tensors, self._specs, strict=True):
             if tensor.shape != spec.shape or tensor.dtype != spec.dtype or tensor.device != spec.device:
                 raise ValueError(f"{self.owner}: argument {name} is {_outline(tensor)}, but was {_outline(spec)}.")
-            if tensor is not tensors[place]:
-                raise ValueError(
-                    f"{self.owner}: arguments {self.tensors[place][0]} and {name} were one tensor, but are two."
-                )
         return [_laid_out(tensor, spec) for tensor, spec in zip(tensors, self._specs, strict=True)]
 
     def _by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

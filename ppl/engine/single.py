@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl.engine.optimizers import Unsupported
 from ppl.engine.training import Blocks, uninterrupted
 
 #: Steps for which the optimiser's numbers are made ahead.
@@ -18,8 +17,8 @@ AHEAD = 64
 class Single:
     """Takes one step a call with the program of some blocks.
 
-    Parameters are always up to date; the optimiser's own state and its schedule are brought up to date by `flush`, which
-    whoever looks at them calls before.
+    Parameters and the optimiser's options, which a schedule moves, are always up to date, and what others make of them
+    counts. The optimiser's moments are brought up to date by `flush`, which whoever looks at them calls before.
     """
 
     def __init__(self, blocks: Blocks) -> None:
@@ -27,7 +26,7 @@ class Single:
         self._carries: list[Tensor] | None = None
         self._used = self._made = 0  # rows; those used are the steps since the last flush
         self._rows = torch.empty(0)
-        self._seen: Any = None  # the leaves' versions and the learning rates
+        self._seen: Any = None  # the optimiser's options
 
     def step(self, arguments: Sequence[Tensor], num_steps: int, done: Callable[[Tensor], None]) -> Tensor | None:
         """Take a step; `Blocks.run` says what the arguments are, and what is returned."""
@@ -35,12 +34,19 @@ class Single:
         given = blocks.bind(arguments)
         if given is None:
             return None
-        if self._carries is None or self._used == self._made or self._seen != self._look():
+        options = _options(plan.optimizer)
+        if self._carries is None or self._used == self._made or self._seen != options:
             self.flush()
-            self._carries, self._rows = plan.gather(own=False), self._make_rows(num_steps)
+            rows = plan.rows(1 if plan.moves else AHEAD, num_steps)
+            self._made = len(rows)
+            self._rows = torch.cat((rows, rows.new_zeros(blocks.capacity, plan.width)))
+            self._carries, self._seen = plan.gather(own=False), options
+        else:
+            plan.refresh(self._carries)
+        written = blocks.step.current(blocks.written, arguments)
         start = torch.get_rng_state()
         try:
-            found = blocks.call(1, self._carries, self._rows[self._used : self._used + blocks.capacity], given)
+            found = blocks.call(1, self._carries, self._rows[self._used : self._used + blocks.capacity], given, written)
         except BaseException:
             torch.set_rng_state(start)
             raise
@@ -50,30 +56,22 @@ class Single:
         with uninterrupted():
             losses, self._carries, others = found
             plan.scatter(self._carries, 1, states=False)
-            blocks.keep(others)
+            if plan.moves:
+                plan.commit(1)
+            blocks.forget_gradients()
+            blocks.keep(others, written)
             self._used += 1
-            self._seen = self._look()
             done(losses)
         return losses
 
-    def _make_rows(self, num_steps: int) -> Tensor:
-        plan = self.blocks.plan
-        try:
-            rows = plan.rows(AHEAD, num_steps)
-        except Unsupported:  # in one of these steps
-            rows = plan.rows(1, num_steps)
-        self._made = len(rows)
-        return torch.cat((rows, rows.new_zeros(self.blocks.capacity, plan.width)))
-
-    def _look(self) -> Any:
-        plan = self.blocks.plan
-        return [leaf._version for leaf in plan.leaves], [group["lr"] for group in plan.optimizer.param_groups]
-
     def flush(self) -> None:
-        """Bring the optimiser's state and schedule up to date."""
+        """Bring the optimiser's moments up to date."""
         if self._carries is not None:
             with uninterrupted():
                 if self._used:
                     self.blocks.plan.scatter(self._carries, self._used, parameters=False)
-                    self.blocks.plan.commit(self._used)
                 self._carries, self._used = None, 0
+
+
+def _options(optimizer: torch.optim.Optimizer) -> list[list[Any]]:
+    return [[option for name, option in group.items() if name != "params"] for group in optimizer.param_groups]

@@ -12,8 +12,8 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
+from ppl.engine.plain import PLAIN, Plain, are_same, held_by, hooks_of, is_same, values_of
 from ppl.engine.random_states import generator_of, global_generators
 from ppl.engine.user_code import is_users, line_that_changes, names_in
 
@@ -23,22 +23,7 @@ LARGE, MOST, DEEPEST = 4096, 4096, 12
 SMALL = 64
 
 _MISSING = object()
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), Tensor)
 _CONTAINERS = (list, dict, set, deque)
-
-
-class Plain(NamedTuple):
-    """A number, text or tensor that the functions refer to by a name."""
-
-    words: str
-    line: Callable[[], str]
-    get: Callable[[], Any]
-    value: Any
-
-    def has_changed(self) -> bool:
-        """Whether the name refers to another one now."""
-        now = self.get()
-        return now is not self.value and not _is_same(now, self.value)
 
 
 class Change(NamedTuple):
@@ -69,7 +54,7 @@ class Surroundings:
     def __init__(self, *roots: Any) -> None:
         self.iterators: list[Change] = []  # what cannot be looked at without a change
         self._noted: list[_Noted] = []
-        self._plain: list[tuple[str, str, Callable[[], Any], Any]] = []
+        self._plain: list[Plain] = []
         self._codes: dict[CodeType, None] = {}
         self._globals: set[tuple[int, str]] = set()
         self._seen: dict[int, Any] = {}  # what was visited, kept alive so that no id comes up twice
@@ -89,11 +74,15 @@ class Surroundings:
 
     def plain(self) -> list[Plain]:
         """The numbers, texts and tensors that the functions refer to: they are fixed in a recorded program."""
-        return [Plain(words, functools.partial(self._line_of, name), get, old) for name, words, get, old in self._plain]
+        return self._plain
 
     def modules(self) -> list[torch.nn.Module]:
         """The modules among what the functions refer to."""
         return [thing for thing in self._seen.values() if isinstance(thing, torch.nn.Module)]
+
+    def names(self) -> set[str]:
+        """The names of globals and attributes in the user's functions."""
+        return {name for code in self._codes for name in names_in(code)}
 
     def line_that_uses(self, *things: Any) -> str:
         """The first line that names one of some modules, or a method of one of some objects."""
@@ -108,7 +97,7 @@ class Surroundings:
     # -- walking
 
     def _visit(self, thing: Any, words: str, depth: int) -> None:
-        if isinstance(thing, _PLAIN) or id(thing) in self._seen or depth > DEEPEST or len(self._seen) > MOST:
+        if isinstance(thing, PLAIN) or id(thing) in self._seen or depth > DEEPEST or len(self._seen) > MOST:
             return
         self._seen[id(thing)] = thing
         with contextlib.suppress(Exception):  # proxies and the like answer questions about themselves with any error
@@ -183,6 +172,10 @@ class Surroundings:
             text = f"the attribute 'training' of {type(thing).__name__}"
             self._variable("training", text, *_entry(vars(thing), "training"))
             self._visit(tuple(thing._modules.values()), words, depth)
+            for hooks in hooks_of(thing):
+                self._visit(tuple(hooks.values()), f"a hook of {type(thing).__name__}", depth)
+            held = functools.partial(held_by, thing)
+            self._fix("", f"what a module of class {type(thing).__name__} holds", held, held(), are_same)
         if users:
             self._attributes(thing, type(thing), depth, is_mixed=len(users) < len(classes))
         elif hasattr(thing, "__dict__") and depth < DEEPEST // 2:  # a handler or guide around the user's functions
@@ -241,15 +234,21 @@ class Surroundings:
         kind: str = "variable",
     ) -> None:
         old = get()
-        if isinstance(old, _PLAIN) and kind == "variable":
-            self._plain.append((name, words, get, old))
+        is_fixed = isinstance(old, PLAIN) or not (only_named or isinstance(old, (ModuleType, type)))
+        if is_fixed and kind == "variable":
+            self._fix(name, words, get, old)
 
         def has_changed() -> bool:
-            if _is_same(get(), old):
+            if is_same(get(), old):
                 return False
             return not only_named or self._is_named(name)
 
         self._noted.append(_Noted(kind, name, words, has_changed, lambda: put(old)))
+
+    def _fix(
+        self, name: str, words: str, get: Callable[[], Any], old: Any, same: Callable[[Any, Any], bool] = is_same
+    ) -> None:
+        self._plain.append(Plain(words, functools.partial(self._line_of, name), get, old, same))
 
     def _container(self, thing: Any, words: str, depth: int) -> None:
         size = len(thing)
@@ -260,10 +259,10 @@ class Surroundings:
                 return len(thing) != size
             if isinstance(thing, set):
                 return bool(thing != old)
-            if isinstance(thing, dict) and not all(map(_is_same, thing, old)):
+            if isinstance(thing, dict) and not all(map(is_same, thing, old)):
                 return True
             values = (thing.values(), old.values()) if isinstance(thing, dict) else (thing, old)
-            return not all(map(_is_same, *values))
+            return not all(map(is_same, *values))
 
         def restore() -> None:
             if old is not None:
@@ -275,11 +274,15 @@ class Surroundings:
         text = f"what {words or f'a {type(thing).__name__} among the arguments'} holds"
         self._noted.append(_Noted("contents", _name_in(words), text, has_changed, restore))
         if words:
-            self._plain.append((_name_in(words), f"the length of {words}", thing.__len__, size))
-        if words and size <= SMALL and isinstance(thing, (dict, list)):
+            self._fix(_name_in(words), f"the length of {words}", thing.__len__, size)
+        values = functools.partial(values_of, thing)
+        by_item = words and size <= SMALL and isinstance(thing, (dict, list))
+        if by_item:
             for key, value in thing.items() if isinstance(thing, dict) else enumerate(thing):
-                if isinstance(value, _PLAIN):
-                    self._plain.append((_name_in(words), f"{words}[{key!r}]", _item(thing, key), value))
+                if isinstance(value, PLAIN):
+                    self._fix(_name_in(words), f"{words}[{key!r}]", _item(thing, key), value)
+        if old is not None and not (by_item and all(isinstance(value, PLAIN) for value in values())):
+            self._fix(_name_in(words), text, values, values(), are_same)
         if old is not None:
             for part in list(old.values() if isinstance(old, dict) else old):
                 self._visit(part, words, depth + 1)
@@ -307,6 +310,7 @@ class Surroundings:
             self._noted.append(
                 _Noted("contents", _name_in(words), text, lambda: thing.tobytes() != old.tobytes(), restore)
             )
+            self._fix(_name_in(words), text, thing.tobytes, thing.tobytes())
         return True
 
     def _line_of(self, name: str) -> str:
@@ -314,14 +318,6 @@ class Surroundings:
 
 
 _OF_MODULES = frozenset(vars(torch.nn.Module()))
-
-
-def _is_same(a: Any, b: Any) -> bool:
-    if a is b:
-        return True
-    if type(a) is not type(b) or isinstance(a, Tensor) or not isinstance(a, _PLAIN):
-        return isinstance(a, MethodType) and a == b
-    return bool(a == b) or (a != a and b != b)
 
 
 def _file_of(cls: type) -> str:

@@ -22,13 +22,16 @@ from ppl.engine.noise import Noise, fast_draws
 from ppl.engine.optimizers import Plan
 from ppl.engine.passes import Parts, divide, prepare
 from ppl.engine.program import Spec
-from ppl.engine.recorder import CannotCapture, Recording, record
+from ppl.engine.recorder import CannotCapture, Recorder, Recording, record
 from ppl.engine.replay import Replay
+from ppl.tensors.rewind import watcher
 
 State = MutableMapping[str, Tensor]
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 #: Steps in a block, at most, and bytes of random numbers that are drawn ahead.
 LONGEST, AHEAD = 1024, 2**23
+#: Entries of a tensor that is compared before each call, lest it was changed through `.data`, which torch does not count.
+SMALL = 1024
 #: Operations in a step that is so small that a turn of the loop takes several.
 FEW = 250
 
@@ -70,6 +73,11 @@ class Step:
         """The step's static inputs that come from outside as they are."""
         return [i for i in self.parts.given if i in self.recording.tensors]
 
+    def current(self, inputs: Sequence[int], arguments: Sequence[Tensor]) -> list[Tensor]:
+        """What inputs from outside are now, which may be arguments."""
+        known, places = self.recording.tensors, self.arguments
+        return [arguments[places[i]] if i in places else known[i] for i in inputs]
+
     def bind(self, arguments: Sequence[Tensor]) -> list[Tensor] | None:
         """The static inputs of the step for some arguments; None where they do not fit what was recorded.
 
@@ -77,16 +85,17 @@ class Step:
         """
         known = self.recording.tensors
         places = self.arguments
-        sources = [arguments[places[i]] if i in places else known[i] for i in self.parts.before.inputs]
+        sources = self.current(list(self.parts.before.inputs), arguments)
         key = [(id(source), _version(source)) for source in sources]
-        if self.bound is None or key != self.bound[0] or not all(map(torch.equal, *self.bound[2])):
+        if self.bound is None or key != self.bound[0] or not all(map(_holds_same, *self.bound[2])):
             tensors = {**known, **{i: arguments[place] for i, place in places.items()}}
             if any(Spec.of(tensors[i]) != self.recording.program.inputs[i] for i in places):
                 return None
             given = prepare(self.parts, self.recording, tensors)
             if given is None:
                 return None
-            uncounted = [source for source, (_, version) in zip(sources, key, strict=True) if version is None]
+            looked_at = zip(sources, key, strict=True)
+            uncounted = [x for x, (_, version) in looked_at if version is None or x.numel() <= SMALL]
             copies = [source.clone() for source in uncounted]
             self.bound = key, given, (uncounted, copies), sources  # which live as long as their ids are known
         return self.bound[1]
@@ -106,8 +115,11 @@ def record_step(loss: Callable[[], Tensor], parameters: Sequence[Tensor], state:
         value = loss()
         if not value.requires_grad:
             raise CannotCapture("The loss does not depend on any parameter.")
-        grads = torch.autograd.grad(value, list(parameters), allow_unused=True)
-        return value.detach(), grads, dict(state)
+        _check_leaves(value, parameters)
+        wanted = [parameter for parameter in parameters if parameter.requires_grad]
+        found = iter(torch.autograd.grad(value, wanted, allow_unused=True))
+        grads = [next(found) if parameter.requires_grad else None for parameter in parameters]
+        return _or_nan(value.detach()), grads, dict(state)
 
     try:
         recording = record(run, [*parameters, *before.values()])
@@ -117,10 +129,43 @@ def record_step(loss: Callable[[], Tensor], parameters: Sequence[Tensor], state:
     return _understand(recording, parameters, before, arguments)
 
 
+def _or_nan(loss: Tensor) -> Tensor:
+    """The loss, or NaN where an eager step would have raised since a matrix could not be factorised."""
+    recorder = watcher.get()
+    assert isinstance(recorder, Recorder)
+    for code in recorder.failures:
+        loss = torch.where((code == 0).all(), loss, torch.full_like(loss, float("nan")))
+    return loss
+
+
+def _check_leaves(loss: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Raise CannotCapture where an eager step would leave gradients elsewhere than in the parameters, or do more with them."""
+    known = {id(parameter) for parameter in parameters}
+    waiting: list[Any] = [loss.grad_fn]
+    nodes = set(waiting)
+    for node in waiting:
+        leaf = node.variable if type(node).__name__ == "AccumulateGrad" else None
+        if leaf is not None and leaf._post_accumulate_grad_hooks:
+            raise CannotCapture(
+                f"A parameter of shape {tuple(leaf.shape)} has a hook that runs once its gradient is there.",
+                instead="Use register_hook, which is given the gradient, or the optimiser's clip_args.",
+            )
+        if leaf is not None and id(leaf) not in known:
+            raise CannotCapture(
+                f"A tensor of shape {tuple(leaf.shape)} requires gradients, which steps would add up in its .grad, but is "
+                "none of the parameters that are trained.",
+                instead="Write x.detach(), or make it a parameter by ppl.param or ppl.module.",
+            )
+        following = {one for one, _ in node.next_functions if one is not None} - nodes
+        nodes |= following
+        waiting += following
+
+
 def _understand(recording: Recording, parameters: Sequence[Tensor], before: State, arguments: Arguments) -> Step:
     loss, grads, after = recording.results
     if before.keys() != after.keys():
-        raise CannotCapture("The first step makes running means that later steps have.")
+        instead = "Take one step before, by svi.step(…)."
+        raise CannotCapture("The first step makes running means that later steps have.", instead=instead)
     program = recording.program
     parts, draws = divide(recording)
     known = {id(t): i for i, t in recording.tensors.items()}
@@ -129,6 +174,9 @@ def _understand(recording: Recording, parameters: Sequence[Tensor], before: Stat
     for n in used:
         if known.get(id(parameters[n])) is None or known[id(parameters[n])] in recording.written:
             raise CannotCapture("A parameter is written into by the program itself.")
+    memory = [recording.memory[i] for i in parts.step.inputs if i in recording.tensors]
+    if any(memory.count(recording.memory[i]) > 1 for i in recording.written if i in parts.step.inputs):
+        raise CannotCapture("The program writes into memory that two tensors from outside share.")
     carried: dict[str, tuple[int, int]] = {}
     for name, ref in after.items():
         old = known.get(id(before[name]))
@@ -174,6 +222,19 @@ def tensors_in(args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> 
     return [leaf for leaf in pytree.tree_leaves((args, dict(kwargs or {}))) if isinstance(leaf, Tensor)]
 
 
+def told_apart(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same arguments, each tensor an object of its own in the same memory.
+
+    One that is given twice, or that is a global of the program too, may be two different ones in the next call.
+    """
+
+    def alone(tensor: Tensor) -> Tensor:
+        return tensor if type(tensor) is not Tensor or tensor.requires_grad else tensor.detach()
+
+    found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(Tensor, alone, (tuple(args), dict(kwargs)))
+    return found
+
+
 class Blocks:
     """Steps by the block: what a compiled program needs besides itself, and where its results go.
 
@@ -192,7 +253,6 @@ class Blocks:
         self._blank = plan.rows(1).new_zeros(self.capacity, plan.width)
         self._counts: dict[int, Tensor] = {}
         self.is_compiled = False
-        self._written = [step.recording.tensors[i] for i in self.written]
         self._loader: Any = None
 
     def job(self) -> Job:
@@ -248,7 +308,8 @@ class Blocks:
             rows = self.plan.rows(n, num_steps)
             if n < self.capacity:
                 rows = torch.cat((rows, self._blank[n:]))
-            found = self.call(n, self.plan.gather(own=False), rows, given)
+            written = self.step.current(self.written, arguments)
+            found = self.call(n, self.plan.gather(own=False), rows, given, written)
         except BaseException:
             torch.set_rng_state(start)
             raise
@@ -259,18 +320,20 @@ class Blocks:
         with uninterrupted():
             self.plan.scatter(carries, n)
             self.plan.commit(n)
-            self.keep(others)
+            self.forget_gradients()
+            self.keep(others, written)
             done(losses)
         return losses
 
     def call(
-        self, n: int, carries: list[Tensor], rows: Tensor, given: list[Tensor]
+        self, n: int, carries: list[Tensor], rows: Tensor, given: list[Tensor], written: list[Tensor]
     ) -> tuple[Tensor, list[Tensor], list[Tensor]] | None:
         """Call the program; nothing but the random state changes.
 
+        Args: written, what the program writes into.
         Returns: the losses, the carries, and the other carries, which `keep` takes; None where NaN came up.
         """
-        others = [*(self.state[name] for name in self.step.state), *self._written]
+        others = [*(self.state[name] for name in self.step.state), *written]
         if n not in self._counts:
             self._counts[n] = torch.tensor(n)
         self.noise.fill(n)
@@ -279,11 +342,21 @@ class Blocks:
             return None
         return results[-2][:n], results[: len(carries)], results[len(carries) : -2]
 
-    def keep(self, others: Sequence[Tensor]) -> None:
+    def forget_gradients(self) -> None:
+        """Those of an earlier step are not to be taken for the latest."""
+        for leaf in self.plan.leaves:
+            leaf.grad = None
+
+    def keep(self, others: Sequence[Tensor], written: Sequence[Tensor]) -> None:
         """Write state and buffers back that a call has given."""
         self.state.update(zip(self.step.state, others, strict=False))
-        for tensor, value in zip(self._written, others[len(self.step.state) :], strict=True):
-            tensor.copy_(value)
+        with torch.no_grad():
+            for tensor, value in zip(written, others[len(self.step.state) :], strict=True):
+                tensor.copy_(value)
+
+
+def _holds_same(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -14,8 +14,9 @@ from typing import Any, Literal, Self, cast
 
 import torch
 
+from ppl.engine.plain import Plain
 from ppl.engine.random_states import generator_of, global_generators
-from ppl.engine.surroundings import Change, Plain, Surroundings
+from ppl.engine.surroundings import Change, Surroundings
 from ppl.engine.user_code import is_users, user_line
 
 Kind = Literal["output", "numpy", "random", "file", "change", "iterator"]

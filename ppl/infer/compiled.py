@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +23,7 @@ from ppl.infer.descent import Descent
 from ppl.infer.interrupts import Interrupts
 from ppl.infer.kinds import describe_change, kind_of
 from ppl.infer.rehearsal import Rehearsal, changing, describe, rehearse
+from ppl.infer.situation import is_same, looks_at_gradients, situation_of
 from ppl.tensors import native
 
 if TYPE_CHECKING:
@@ -86,11 +87,18 @@ class Stepper:
     """Takes steps, eagerly or compiled.
 
     Args: compile, when to compile: "auto", once the rest of the run is long enough; "always", before the third step;
-        "never"; interrupts, which let Ctrl-C through while the compiler is waited for.
+        "never"; interrupts, which let Ctrl-C through while the compiler is waited for; callback, what is called between
+        steps: if it mentions gradients, parameters have them.
     Raises: ValueError for another word.
     """
 
-    def __init__(self, svi: SVI, compile: Compile, interrupts: Interrupts | None = None) -> None:
+    def __init__(
+        self,
+        svi: SVI,
+        compile: Compile,
+        interrupts: Interrupts | None = None,
+        callback: Callable[[int, float], None] | None = None,
+    ) -> None:
         if compile not in ("auto", "always", "never"):
             raise ValueError(f"SVI: compile must be 'auto', 'always' or 'never', got {compile!r}.")
         if compile == "auto":
@@ -98,6 +106,7 @@ class Stepper:
             compile = asked if asked in ("always", "never") else "auto"
         self.svi, self.compile = svi, compile
         self.interrupts = interrupts or Interrupts()
+        self._with_gradients = compile != "never" and callback is not None and looks_at_gradients(callback)
         native.forget()
         self.ways: dict[Any, Way] = {}
         self.unreported: list[float] = []  # the losses of the latest block
@@ -137,7 +146,7 @@ class Stepper:
         if way is None and len(self.ways) < SHAPES:
             way = self.ways[key] = Way()
             known = self.svi.ways.get(key)
-            if known is not None:  # an earlier run has found its way already
+            if known is not None and not self._with_gradients:  # an earlier run has found its way already
                 way.before, way.recording_time = known, known.recording_time
                 way.eager_steps, way.eager_time = known.eager_steps, known.eager_time
         elif way is None:
@@ -152,17 +161,8 @@ class Stepper:
 
     def _look_around(self) -> None:
         """Forget the programs where what they were recorded from has been replaced, as a callback may do."""
-        svi = self.svi
-        found = (
-            svi.model,
-            svi.guide,
-            svi.loss,
-            svi._optimizer,
-            svi.params,
-            svi.params.version,
-            torch.get_default_dtype(),
-        )
-        if not _is_same(found, self._situation):
+        found = situation_of(self.svi)
+        if not is_same(found, self._situation):
             self.close()
             for way in self.ways.values():
                 way.blocks = way.waiting = way.first = None
@@ -232,7 +232,8 @@ class Stepper:
                 raise CannotCapture(f"The program changes from step to step: {why}.")
             self._begin(way, step, left)
         except (ValueError, Unsupported, CompileError) as error:  # a ValueError: CannotCapture, or what cannot be text
-            self._give_up(way, error)
+            if self.svi.is_ready:  # or else it met a new parameter, which the next step takes on
+                self._give_up(way, error)
 
     def _goes_on(self, before: Way, left: int) -> bool:
         """Whether the program of an earlier run is to be used as it is, being compiled, and the run too short for a look.
@@ -243,7 +244,7 @@ class Stepper:
         if not isinstance(blocks, Blocks) or not blocks.is_compiled or before.rehearsal is None:
             return False
         is_short = left * before.step_time < TRUST * before.recording_time
-        same = _is_same(self._situation, before.situation) and not before.rehearsal.changed()
+        same = is_same(self._situation, before.situation) and not before.rehearsal.changed()
         return is_short and same and blocks.plan.current()
 
     def _is_worth_it(self, way: Way, left: int) -> bool:
@@ -302,7 +303,7 @@ class Stepper:
 
     def _begin(self, way: Way, step: Step, left: int) -> None:
         svi, way.recorded = self.svi, step
-        blocks = blocks_of(svi, step)
+        blocks = Descent(svi, step) if self._with_gradients else blocks_of(svi, step)
         job = blocks.job().encode()
         key = cache.key_of(job)
         if key in _loaded and load(blocks, key, _loaded[key]):
@@ -354,17 +355,12 @@ class Stepper:
     def close(self) -> None:
         """End what is still being compiled, and leave a note of how steps were taken."""
         for key, way in self.ways.items():
-            if way.blocks is not None:
+            if way.blocks is not None and not self._with_gradients:
                 way.before, way.first, way.situation = None, None, self._situation
                 self.svi.ways[key] = way
         if self._pending is not None:
             self._pending[1].cancel()
             self._pending = None
-
-
-def _is_same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
-    """Whether two situations have the same objects and equal numbers in them, or one of them is not known."""
-    return all(x is y or (isinstance(x, int) and x == y) for x, y in zip(a, b, strict=False))
 
 
 def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks | Descent:

@@ -57,7 +57,7 @@ def fit(
     constants = moved(constants, device)
     expected = epochs * (length_of(dataloader) or 1000)
     interrupts = Interrupts()
-    stepper = Stepper(svi, compile, interrupts)
+    stepper = Stepper(svi, compile, interrupts, callback)
     with interrupts, tqdm(total=epochs, disable=not progress_bar, desc="SVI", unit="epoch") as bar:
         try:
             for epoch in range(epochs):

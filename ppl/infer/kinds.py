@@ -18,14 +18,18 @@ Kwargs = Mapping[str, Any]
 def kind_of(args: Args, kwargs: Kwargs) -> Any:
     """What steps must have in common to share a program.
 
-    That is: the arguments' structure, shapes, types and values that are no tensors; the handlers around; default dtype.
+    That is: the arguments' structure, shapes, strides, types and values that are no tensors; the handlers around; default dtype.
     """
     around = tuple(map(_Same, active())) if is_running() else (), torch.get_default_dtype()
     if not kwargs and all(type(t) is Tensor for t in args):  # mostly
-        return tuple, tuple((t.shape, t.dtype, t.device) for t in args), *around
+        return tuple, tuple((t.shape, t.dtype, t.device, _stride(t)) for t in args), *around
     leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
-    kinds = tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else _plain(t) for t in leaves)
+    kinds = tuple((t.shape, t.dtype, t.device, _stride(t)) if isinstance(t, Tensor) else _plain(t) for t in leaves)
     return structure, kinds, *around
+
+
+def _stride(tensor: Tensor) -> tuple[int, ...]:
+    return tensor.stride() if tensor.layout == torch.strided else ()
 
 
 class _Same:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ppl.engine.plain import Plain
 from ppl.engine.recorder import CannotCapture, could_not_record
-from ppl.engine.surroundings import Plain
-from ppl.engine.training import Step, record_step
+from ppl.engine.training import Step, record_step, told_apart
 from ppl.engine.watch import Effect, watch
+from ppl.stack import active, is_running
 
 if TYPE_CHECKING:
     from ppl.infer.svi import SVI
@@ -36,12 +37,15 @@ def rehearse(svi: SVI, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Rehe
     Raises: CannotCapture with the user's line.
     """
 
+    args, kwargs = told_apart(args, kwargs)
+
     def loss() -> Tensor:
         with svi.params:
             return svi.loss(svi.model, svi.guide, *args, **kwargs)
 
     leaves = [leaf for _, leaf in svi.trained]
-    seen = watch(svi.model, svi.guide, args, dict(kwargs))
+    hooks = [tuple((leaf._backward_hooks or {}).values()) for leaf in leaves]
+    seen = watch(svi.model, svi.guide, args, dict(kwargs), *hooks, *(active() if is_running() else ()))
     used_up = seen.look()
     if used_up:
         raise CannotCapture(describe(used_up))

@@ -43,7 +43,7 @@ def run(
     first = svi.num_steps
     interrupted = False
     interrupts = Interrupts()
-    stepper = Stepper(svi, compile, interrupts)
+    stepper = Stepper(svi, compile, interrupts, callback)
     with (
         interrupts,
         tqdm(total=num_steps, disable=not progress_bar, desc="SVI", unit="step", mininterval=0.2) as bar,

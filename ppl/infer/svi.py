@@ -16,6 +16,7 @@ from ppl.engine.bundle import Bundle
 from ppl.engine.optimizers import Outdated, Unsupported
 from ppl.engine.single import Single
 from ppl.engine.training import tensors_in
+from ppl.engine.undo import undone
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.batches import Device
@@ -27,6 +28,7 @@ from ppl.infer.fit import FitResult, fit
 from ppl.infer.kinds import kind_of
 from ppl.infer.nan import KEPT, check_gradients, check_parameters, explain_nan
 from ppl.infer.run import SVIResult, run
+from ppl.infer.situation import is_same, situation_of
 from ppl.optim import as_optimizer
 from ppl.params import ParamStore
 from ppl.stack import sketched
@@ -82,6 +84,7 @@ class SVI:
         self.is_checked = False  # whether an eager step has looked at everything
         self.ways: dict[Any, Way] = {}  # how earlier runs took their steps, by the kind of arguments
         self._programs: dict[Any, Single | Descent] = {}  # of `compile`, by the kind of arguments
+        self._situation: tuple[Any, ...] = ()  # in which they were compiled
         self.failed: tuple[Tensor, tuple[Any, ...], dict[str, Any]] | None = None  # the latest step, if it failed
 
     @property
@@ -195,13 +198,18 @@ class SVI:
         if self._version != self.params.version:
             self.setup(*args, **kwargs)
         if not self.is_checked:
-            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            with undone():
                 self.evaluate_loss(*args, **kwargs)
             self.is_checked = True
+        if not is_same(situation_of(self), self._situation):
+            self._forget()
         program = compile_step(self, args, kwargs)
+        self._situation = situation_of(self)
         self._programs[kind_of(args, kwargs)] = program if isinstance(program, Descent) else Single(program)
 
     def _compiled_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+        if not is_same(situation_of(self), self._situation):
+            self._forget()
         program = self._programs.get(kind_of(args, kwargs))
         if program is not self._latest:
             self._flush()

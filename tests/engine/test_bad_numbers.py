@@ -125,3 +125,30 @@ def test_tensors_are_a_data_set_too(quick):
     loader = DataLoader(TensorDataset(X), batch_size=7)
     losses = [fresh().fit(loader, 4, plate="data", compile=c, progress_bar=False).losses for c in ("never", "auto")]
     close(*losses)
+
+
+def test_a_matrix_that_cannot_be_factorised(quick):
+    """The factors that torch computes nevertheless are finite, and so is all that is made of them."""
+    times = torch.linspace(0.0, 1.0, 6)
+
+    def model(x):
+        cov = torch.exp(-((times[:, None] - times) ** 2) / 2) * ppl.param("size", torch.tensor(1.0)) + 0.01 * torch.eye(
+            6
+        )
+        factor = torch.linalg.cholesky(cov)
+        ppl.sample("x", dist.MultivariateNormal(torch.zeros(6), torch.eye(6) + 0.01 * factor @ factor.T), obs=x)
+
+    steps = []
+    for compile in ("never", "auto"):
+        svi = fresh(model, no_guide)
+
+        def callback(step, loss, svi=svi):
+            if step == 20:
+                with torch.no_grad():
+                    svi.params.unconstrained("size").fill_(-1.0)
+
+        with pytest.raises(torch.linalg.LinAlgError, match="not positive-definite"):
+            run(svi, 40, torch.zeros(6), compile=compile, callback=callback)
+        steps.append(svi.num_steps)
+    assert steps == [21, 21]
+    assert sum(n for n, _ in quick) > 10

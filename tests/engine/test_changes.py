@@ -2,9 +2,11 @@
 
 import copy
 import functools
+import sys
 import threading
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from rough_runs import ARGS, X, changing, close, eager_losses, fresh, no_guide, normal, run, schools, stubbed
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import ppl
 import ppl.distributions as dist
+from ppl.engine.gradients import Gradients
 from ppl.infer import SVI, compiled
 from ppl.infer.autoguide import AutoNormal
 from ppl.optim import Adam
@@ -55,11 +58,232 @@ def other_particles(svi, args):
     svi.loss = ppl.infer.Trace_ELBO(num_particles=2)
 
 
-@pytest.mark.parametrize("change", [set_lr, set_betas, set_param, delete_param, reload, add_to_data, other_particles])
+def train_less(svi, args):
+    svi.trained[0][1].requires_grad_(False)
+
+
+def bound_the_gradient(svi, args):
+    svi.trained[0][1].register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+
+
+def bound_the_gradient_in_its_place(svi, args):
+    svi.trained[0][1].register_post_accumulate_grad_hook(lambda leaf: torch.nn.utils.clip_grad_value_(leaf, 0.01))
+
+
+CHANGES = [
+    set_lr,
+    set_betas,
+    set_param,
+    delete_param,
+    reload,
+    add_to_data,
+    other_particles,
+    train_less,
+    bound_the_gradient,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_changes_in_a_callback_are_heeded(change, quick):
     eager, recorded = changing(after(15, change), X)
     close(recorded, eager)
     assert sum(n for n, _ in quick) >= 30
+
+
+def test_gradients_that_are_not_for_the_optimiser_alone(quick):
+    with pytest.warns(UserWarning, match=r"parameter of shape \(\) has a hook that runs once its gradient is there"):
+        close(*changing(after(0, bound_the_gradient_in_its_place), X)[::-1])
+    assert not quick
+    seen = []
+
+    def count(svi, args):
+        svi.trained[0][1].register_hook(lambda gradient: seen.append(1))
+
+    with pytest.warns(UserWarning, match="changes what 'seen' holds"):
+        close(*changing(after(0, count), X)[::-1])
+    assert len(seen) == 2 * 39
+    found = []
+    for compile in ("never", "auto"):
+        x = X.clone().requires_grad_()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run(fresh(), 30, x, compile=compile)
+        found.append(x.grad)
+    assert r"shape (20,) requires gradients" in str(caught[0].message)
+    close(*found)
+    assert not quick
+
+
+STRENGTH = np.ones(20)
+TABLE = [1.0] * 100
+BOUNDS = {"low": (0.0, 1.0)}
+KNOWN = {1, 2}
+
+
+def set_array(net):
+    STRENGTH[3] = 2.0
+
+
+def set_table(net):
+    TABLE[7] = 2.0
+
+
+def set_bounds(net):
+    BOUNDS["low"] = (1.0, 2.0)
+
+
+def set_known(net):
+    KNOWN.discard(2)
+    KNOWN.add(3)
+
+
+def set_dropout(net):
+    net[1].p = 0.1
+
+
+def set_part(net):
+    net[1] = torch.nn.Tanh()
+
+
+def add_hook(net):
+    net[0].register_forward_hook(lambda module, given, found: found + 1.0)
+
+
+@pytest.mark.parametrize("change", [set_array, set_table, set_bounds, set_known, set_dropout, set_part, add_hook])
+def test_what_containers_arrays_and_modules_hold_is_heeded(change, quick):
+    def losses(compile):
+        STRENGTH[:], TABLE[:], BOUNDS["low"] = 1.0, [1.0] * 100, (0.0, 1.0)
+        KNOWN.symmetric_difference_update(KNOWN ^ {1, 2})
+        net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout(0.5))
+        torch.manual_seed(0)
+        net[0].reset_parameters()
+
+        def model(x):
+            ppl.module("net", net)
+            shift = float(STRENGTH.mean()) + sum(TABLE) + BOUNDS["low"][0] + max(KNOWN)
+            with ppl.plate("data", len(x)):
+                ppl.sample("x", dist.Normal(net(x[:, None])[:, 0] + shift, 1.0), obs=x)
+
+        return run(
+            fresh(model, no_guide), 40, X, compile=compile, callback=lambda i, _: change(net) if i == 20 else None
+        )
+
+    expected = losses("never")
+    close(losses("auto"), expected)
+    assert sum(n for n, _ in quick) > 30
+
+
+def double(x):
+    return 2 * x
+
+
+class Settings:
+    def __init__(self, factor=1.0):
+        self.factor = factor
+
+
+SETTINGS = Settings()
+TRANSFORM = double
+
+
+def set_function():
+    global TRANSFORM
+    TRANSFORM = lambda x: 3 * x  # noqa: E731
+
+
+def set_object():
+    global SETTINGS
+    SETTINGS = Settings(3.0)
+
+
+@pytest.mark.parametrize("change", [set_function, set_object], ids=lambda f: f.__name__)
+def test_names_that_refer_to_something_else_are_heeded(change, quick, monkeypatch):
+    def losses(compile):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules[__name__], "TRANSFORM", double)
+            patch.setattr(sys.modules[__name__], "SETTINGS", Settings())
+            svi = fresh(lambda x: normal(TRANSFORM(x) * SETTINGS.factor))
+            return run(svi, 40, X, compile=compile, callback=lambda i, _: change() if i == 20 else None)
+
+    close(losses("auto"), losses("never"))
+    assert sum(n for n, _ in quick) > 30
+
+
+class counting(ppl.stack.Handler):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def handle(self, site):
+        self.count += 1
+        return ppl.stack.perform(site)
+
+
+def test_handlers_around_a_run_are_the_users_code(quick):
+    counts = []
+    for compile in ("never", "auto"):
+        with counting() as handler, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run(fresh(), 30, X, compile=compile)
+        counts.append(handler.count)
+    assert counts[0] == counts[1]
+    assert "changes the attribute 'count' of counting" in str(caught[0].message)
+    assert not quick
+
+
+def test_gradients_that_a_callback_looks_at(quick, monkeypatch):
+    calls = []
+    take = Gradients.run
+    monkeypatch.setattr(Gradients, "run", lambda *args: calls.append(1) or take(*args))
+
+    def norms(compile):
+        svi, seen = fresh(), []
+
+        def norm():
+            return torch.stack([leaf.grad for _, leaf in svi.trained]).norm()
+
+        run(svi, 30, X, compile=compile, callback=lambda step, loss: seen.append(norm()))
+        return svi, torch.stack(seen)
+
+    close(norms("auto")[1], norms("never")[1])
+    assert len(calls) > 20
+    assert not quick
+    svi, _ = norms("auto")
+    run(svi, 30, X)
+    assert sum(n for n, _ in quick) > 20
+    assert [leaf.grad for _, leaf in svi.trained] == [None] * 4
+
+
+def test_hooks_of_modules_are_the_users_code(quick):
+    seen = []
+    net = torch.nn.Linear(1, 1)
+    net.register_forward_hook(lambda module, given, found: seen.append(1))
+
+    def model(x):
+        ppl.module("net", net)
+        with ppl.plate("data", len(x)):
+            ppl.sample("x", dist.Normal(net(x[:, None])[:, 0], 1.0), obs=x)
+
+    with pytest.warns(UserWarning, match="changes what 'seen' holds"):
+        run(fresh(model, no_guide), 30, X)
+    assert len(seen) == 31  # the setup's among them
+    assert not quick
+
+
+def test_small_tensors_that_are_changed_as_data(quick):
+    beta = torch.tensor(0.1)
+
+    def change(svi, args, step, loss):
+        beta.data.fill_(0.1 + 0.01 * step)
+        args[0].data[3] += 0.1
+
+    found = []
+    for compile in ("never", "auto"):
+        beta.fill_(0.1)
+        x, svi = X.clone(), fresh(lambda x: normal(x * (1 - beta)))
+        found.append(run(svi, 30, x, compile=compile, callback=functools.partial(change, svi, (x,))))
+    close(*found)
+    assert sum(n for n, _ in quick) > 20
 
 
 def test_changes_that_torch_does_not_count_are_heeded(quick):
@@ -117,6 +341,25 @@ def test_a_parameter_that_comes_later_than_the_first_steps(quick):
         losses.append(run(svi, 30, X, compile=compile))
     close(*losses)
     assert sum(n for n, _ in quick) > 20
+
+
+def test_a_parameter_that_comes_in_a_later_run(quick):
+    switch = [False]
+
+    def model(x):
+        normal(x)
+        if switch[0]:
+            ppl.sample("y", dist.Normal(ppl.param("late", torch.tensor(0.0)), 1.0), obs=torch.tensor(1.0))
+
+    losses = []
+    for compile in ("auto", "never"):
+        switch[0] = False
+        svi = fresh(model, AutoNormal(normal))
+        run(svi, 30, X, compile=compile)
+        switch[0] = True
+        losses.append(run(svi, 30, X, compile=compile))
+    close(*losses)
+    assert sum(n for n, _ in quick) > 45
 
 
 def test_a_program_that_changes_after_many_steps_is_noticed(quick, monkeypatch):
@@ -234,6 +477,16 @@ def test_a_shuffling_loader_with_dicts_and_a_ragged_last_batch(num_workers, quic
     assert len(losses[0]) == 20
     close(*losses)
     assert sum(n for n, _ in quick) > 10
+
+
+def test_batches_that_lie_in_memory_in_two_ways(quick):
+    columns = torch.randn(6, 5, 3)
+    batches = [x[:, 0] if i % 2 else x[:, 1].clone() for i, x in enumerate(columns)]
+    losses = [
+        fresh().fit(batches, 10, plate=(), compile=compile, progress_bar=False).losses for compile in ("never", "auto")
+    ]
+    close(*losses)
+    assert sum(n for n, _ in quick) > 40
 
 
 class Box:

@@ -134,3 +134,30 @@ def test_the_whole_zoo_compiled(name):
 def test_single_precision():
     torch.set_default_dtype(torch.float32)
     check(*schools(torch.float32), rtol=1e-4)
+
+
+def test_draws_that_nothing_depends_on_are_left_in_the_loop():
+    """The compiler would leave them out, and the steps after would draw other numbers."""
+    from ppl.engine.build import Block  # imports the compiler
+
+    def model():
+        z = ppl.sample("z", dist.Normal(0.0, 1.0))
+        torch.poisson(torch.full((4,), 2.0))
+        ppl.sample("x", dist.Normal(z * torch._standard_gamma(torch.tensor(2.0)), 1.0), obs=torch.tensor(1.0))
+
+    def guide():
+        torch._standard_gamma(torch.full((4,), 3.0))
+        ppl.sample("z", dist.Normal(ppl.param("loc", torch.tensor(2.0)), 1.0))
+
+    svi = SVI(model, guide, Adam({"lr": 0.01}))
+    svi.setup()
+    job = compiled.blocks_of(svi, compiled.rehearse(svi, (), {}).step).job()
+    exported = torch.export.export(Block(job), tuple(job.examples())).graph_module
+    loops = [part for part in exported.children() if any("poisson" in str(n.target) for n in part.graph.nodes)]
+    drawn = [[str(n.target).split(".")[1] for n in part.graph.nodes if "seeded" in _tags(n)] for part in loops]
+    order = ["_standard_gamma", "randn_like", "poisson", "_standard_gamma"]
+    assert drawn == [order * job.unroll, order]
+
+
+def _tags(node):
+    return " ".join(tag.name for tag in getattr(node.target, "tags", ()))

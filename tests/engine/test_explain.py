@@ -609,3 +609,30 @@ def test_an_iterator_is_not_advanced():
     assert "'batches'" in found.effects[0].what
     assert "next(batches)" in found.effects[0].line
     assert torch.equal(next(batches), DATA)
+
+
+def test_a_program_that_catches_what_stops_it():
+    def model():
+        z = ppl.sample("z", dist.Normal(0.0, 1.0))
+        try:
+            z = z * z.item()
+        except Exception:
+            z = -z
+        ppl.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(1.0))
+
+    def guide():
+        ppl.sample("z", dist.Normal(ppl.param("loc", torch.tensor(0.0)), 1.0))
+
+    found = ppl.engine.explain(model, guide)
+    assert "reads a value into Python" in found.reason
+    assert "z = z * z.item()" in found.line
+
+
+def test_what_is_found_out_in_the_end_has_no_line():
+    def model():
+        torch.manual_seed(0)
+        ppl.sample("x", dist.Normal(ppl.param("loc", torch.tensor(0.0)), 1.0), obs=torch.tensor(1.0))
+
+    found = ppl.engine.explain(model, lambda: None)
+    assert "sets torch's random state" in found.reason
+    assert "explain" not in found.line

@@ -84,3 +84,18 @@ def test_a_schedule_that_asks_for_the_loss_is_refused():
     fit.optim.advance = lambda scheduler, num_steps, loss: scheduler.step() if loss.item() > 0 else None
     with pytest.raises(Unsupported, match="looks at the loss"):
         fit.plan().rows(3)
+
+
+def test_functions_of_a_schedule_that_do_more_than_give_a_rate():
+    """They would be called more often than there are steps."""
+    seen = []
+
+    def rate(epoch):
+        seen.append(epoch)
+        return 0.9 ** len(seen)
+
+    fit = Fit(scheduled(optim.LambdaLR, lr_lambda=rate))
+    before = list(seen)
+    with pytest.raises(Unsupported, match=r"calling rate of the schedule has an effect: it changes what 'seen' holds"):
+        fit.plan()
+    assert seen == before

@@ -8,7 +8,7 @@ import torch
 
 import ppl
 from ppl.engine.training import Blocks
-from ppl.infer import SVI, compiled
+from ppl.infer import SVI, Trace_ELBO, compiled
 from ppl.optim import Adam, ClippedAdam, ExponentialLR, OneCycleLR
 
 ARGS = models.EFFECTS, models.ERRORS
@@ -68,6 +68,32 @@ def change_the_rate(svi):
     svi.held.param_groups[0]["lr"] = 0.1
 
 
+def halve_the_rate(svi):
+    svi.held.param_groups[0]["lr"] *= 0.5
+
+
+def change_an_option(svi):
+    svi.held.param_groups[0]["weight_decay"] = 0.5
+
+
+def bound_the_parameters(svi):
+    """As one bounds the weights of a network: torch does not count this as a change."""
+    for _, leaf in svi.trained:
+        leaf.data.clamp_(-0.1, 0.1)
+
+
+def train_less(svi):
+    svi.params.unconstrained("mu_loc").requires_grad_(False)
+
+
+def replace_the_model(svi):
+    svi.model = ppl.handlers.scale(svi.model, scale=2.0)
+
+
+def replace_the_loss(svi):
+    svi.loss = Trace_ELBO(num_particles=2)
+
+
 def change_the_state(svi):
     for state in svi.optimizer.state.values():
         state["exp_avg"].zero_()
@@ -87,7 +113,20 @@ def run_on(svi):
 
 @pytest.mark.parametrize(
     "action",
-    [change_a_parameter, change_the_rate, change_the_state, save_and_load, look, run_on],
+    [
+        change_a_parameter,
+        bound_the_parameters,
+        train_less,
+        change_the_rate,
+        halve_the_rate,
+        change_an_option,
+        change_the_state,
+        replace_the_model,
+        replace_the_loss,
+        save_and_load,
+        look,
+        run_on,
+    ],
     ids=lambda f: f.__name__,
 )
 def test_what_happens_between_steps_counts(action):
@@ -118,6 +157,54 @@ def test_schedules_go_on(optim):
     assert svis[0].rate == pytest.approx(svis[1].rate, rel=1e-12)
     if svis[0].scheduler is not None:
         assert svis[0].scheduler.state_dict() == svis[1].scheduler.state_dict()
+
+
+def test_an_optimiser_and_a_schedule_in_the_users_hands():
+    """They are never behind, whether they are asked of the SVI or kept."""
+    optim = ExponentialLR({"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.1}, "gamma": 0.9, "every": None})
+    svis = pair(optim)
+    states = None
+    for svi in svis:
+        svi.held = svi.scheduler
+    for steps in (64, 64, 30):
+        states = both(svis, steps, lambda svi: svi.held.step(), before=states)
+    svis, states = pair(ClippedAdam({"lr": 0.05, "lrd": 0.99})), None
+    for svi in svis:
+        svi.held = svi.optimizer
+    for _ in range(3):
+        states = both(svis, 5, halve_the_rate, before=states)
+    assert len({svi.held.param_groups[0]["lr"] for svi in svis}) == 1
+
+
+def test_compiling_changes_no_buffers():
+    norm, x = torch.nn.BatchNorm1d(1), torch.linspace(-1.0, 2.0, 20)
+
+    def model():
+        ppl.module("norm", norm)
+        with ppl.plate("data", 20):
+            ppl.sample("x", ppl.distributions.Normal(norm(x[:, None])[:, 0], 1.0), obs=x)
+
+    svi = SVI(model, lambda: None, Adam({"lr": 0.01}))
+    svi.setup()
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    svi.compile()
+    torch.testing.assert_close(dict(norm.named_buffers()), before, rtol=0, atol=0)
+
+
+def test_baselines_that_the_first_step_makes():
+    def model():
+        ppl.sample("k", ppl.distributions.Bernoulli(0.3))
+
+    def guide():
+        probs = ppl.distributions.Bernoulli(logits=ppl.param("a", torch.tensor(0.0)))
+        ppl.sample("k", probs, infer={"baseline": {"use_decaying_avg_baseline": True}})
+
+    svi = SVI(model, guide, Adam({"lr": 0.01}))
+    with pytest.raises(ValueError, match=r"running means that later steps have\. Take one step before, by svi\.step"):
+        svi.compile()
+    svi.step()
+    svi.compile()
+    svi.step()
 
 
 def test_the_state_dicts_are_the_same():
