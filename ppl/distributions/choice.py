@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any
 
 import torch
@@ -13,6 +14,28 @@ from torch.distributions.utils import lazy_property
 from ppl.distributions import validation
 from ppl.distributions.distribution import Distribution, ShapeLike
 from ppl.distributions.odds import one_of
+
+
+class Seen:
+    """A tensor that something is known of, as long as it is unchanged. Copies of it are others, of which nothing is known."""
+
+    __slots__ = ("_of", "_version", "dim")
+
+    def __init__(self, tensor: Tensor | None = None, dim: int = 0) -> None:
+        self._of = None if tensor is None else weakref.ref(tensor)
+        self._version, self.dim = -1 if tensor is None else _version(tensor), dim
+
+    def is_of(self, tensor: Tensor) -> bool:
+        """Whether this is the tensor, unchanged."""
+        return self._of is not None and self._of() is tensor and self._version == _version(tensor)
+
+    def __reduce__(self) -> tuple[type[Seen], tuple[()]]:
+        return Seen, ()
+
+
+def _version(tensor: Tensor) -> int:
+    """The version counter, which every write raises; -1 where there is none."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 class Choice(Distribution):
@@ -26,6 +49,8 @@ class Choice(Distribution):
     _given: str  # the parameter's name
     _weights: Tensor  # the parameter as it came
     _source: Choice  # what it was expanded from, if it was
+    _positive = Seen()  # the parameter, if all probabilities are known to be above 0
+    _support = Seen()  # the support, if somebody listed it
 
     def _take_weights(
         self, probs: Tensor | None, logits: Tensor | None, event_dim: int, validate_args: bool | None
@@ -49,8 +74,12 @@ class Choice(Distribution):
                 normalised: Tensor = self.logits
                 sure = bool(normalised.max() <= 0)
             else:
-                least, most = weights.detach().sum(-1).aminmax()
-                sure = bool(weights.min() >= 0) and bool(least > 0) and bool(most < math.inf)
+                known = weights.detach()
+                least, most = known.sum(-1).aminmax()
+                low = known.min().item()
+                sure = low >= 0 and least.item() > 0 and most.item() < math.inf
+                if low > 0:
+                    fields["_positive"] = Seen(weights)
             if not sure:
                 getattr(self, name)  # what is looked at: NaN where the total is 0
                 validation.check_arguments(self)
@@ -78,9 +107,25 @@ class Choice(Distribution):
             return few.expand(self.param_shape)
         if self._given == "logits":
             return torch.log_softmax(self._weights, -1)
+        if self._positive.is_of(self._weights):
+            return self._weights.log() - self._weights.sum(-1, keepdim=True).log()
         probs: Tensor = self.probs
         never = probs == 0
-        return torch.where(never, -math.inf, torch.where(never, 1.0, probs).log())
+        return probs.masked_fill(never, 1.0).log().masked_fill(never, -math.inf)
+
+    def note_support(self, values: Tensor, dim: int) -> None:
+        """Remember that some tensor is the whole support, along one negative batch dim, so that its density is the table."""
+        vars(self)["_support"] = Seen(values, dim)
+
+    def _of_support(self, value: Tensor, table: Tensor) -> Tensor | None:
+        """The entries of a table (*batch, K) at a value that is the whole support; None for any other value."""
+        dim = self._support.dim
+        if not dim or not self._support.is_of(value):
+            return None
+        missing = -dim - (table.dim() - 1)
+        if missing > 0:
+            table = table.reshape((1,) * missing + table.shape)
+        return None if table.shape[dim - 1] != 1 else table.transpose(dim - 1, -1).squeeze(-1)
 
     _param: Any = property(lambda self: self._weights)
 

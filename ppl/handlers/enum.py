@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from ppl.distributions.choice import Choice
 from ppl.distributions.distribution import Distribution
 from ppl.distributions.draws import draws_on_dim
 from ppl.site import Site, Step, expand_to_plates, plate_shape
@@ -278,6 +279,8 @@ def support_on_dim(site: Site, dim: int) -> Tensor:
         like = d._param
         size = like.shape[-1] if isinstance(d, torch.distributions.Categorical) else 2
         values = shared(_values, d, dim, key=(type(d), size, dim, like.dtype, like.device))
+        if isinstance(d, Choice):
+            d.note_support(values, dim)
     else:
         values = _values(d, dim)
     event = tuple(d.event_shape)
