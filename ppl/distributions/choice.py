@@ -114,7 +114,6 @@ class Choice(Distribution):
         return probs.masked_fill(never, 1.0).log().masked_fill(never, -math.inf)
 
     def note_support(self, values: Tensor, dim: int) -> None:
-        """Remember that some tensor is the whole support, along one negative batch dim, so that its density is the table."""
         vars(self)["_support"] = Seen(values, dim)
 
     def _of_support(self, value: Tensor, table: Tensor) -> Tensor | None:

@@ -20,6 +20,7 @@ from torch import Size, Tensor
 
 from ppl.distributions import validation
 from ppl.tensors.logspace import log_positive
+from ppl.tensors.shapes import broadcast_shape as broadcast_shape
 from ppl.tensors.sharing import active_sharing, unwatched
 
 ShapeLike = Size | tuple[int, ...] | list[int]
@@ -224,6 +225,9 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
             "or use a distribution with a finite support such as Categorical or Bernoulli."
         )
 
+    def note_support(self, values: Tensor, dim: int) -> None:
+        """Hear that a tensor is the whole support, along one negative batch dim: a family may know its density there."""
+
     # Tails. A family that knows its distribution function far out overrides these four, which truncation, censoring,
     # mixtures and copulas use; where a result is -inf its gradient must be 0, not NaN.
 
@@ -328,26 +332,6 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
 def forceable(own: Any) -> Any:
     """A property `has_rsample` of torch's that `has_rsample_` can overrule."""
     return property(lambda self: vars(self)["has_rsample"] if "has_rsample" in vars(self) else own.fget(self))
-
-
-def broadcast_shape(*shapes: ShapeLike) -> Size:
-    """torch.broadcast_shapes, in a fifth of its time.
-
-    Raises: RuntimeError, as torch does, naming the shapes that do not fit.
-    """
-    first = shapes[0]
-    result = [*first]
-    for shape in shapes[1:]:
-        if shape == first:
-            continue
-        result = [1] * (len(shape) - len(result)) + result
-        for position in range(-len(shape), 0):
-            size = shape[position]
-            if size != 1 and size != result[position]:
-                if result[position] != 1:
-                    raise RuntimeError(f"shapes {', '.join(str(tuple(s)) for s in shapes)} do not broadcast together")
-                result[position] = size
-    return Size(result)
 
 
 def expanded(d: Distribution, batch_shape: ShapeLike) -> Distribution:

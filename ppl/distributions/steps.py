@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -32,12 +33,19 @@ class Steps(Distribution):
     arg_constraints = {}
 
     def __init__(self, step: Distribution, tensors: Sequence[Tensor], length: int, rank: int | None = None) -> None:
-        self._like, self.length = step, length
-        self.tensors = [t.narrow(0, 0, 1) if t.stride(0) == 0 else t for t in tensors]
-        _, self._rebuild = take_apart(step)
+        self._like, self.length, self._given = step, length, tensors
         batch = step.batch_shape
         gap = max(len(batch) if rank is None else rank, len(batch)) - len(batch)
         super().__init__(Size((length, *(1,) * gap, *batch)), step.event_shape, validate_args=False)
+
+    @functools.cached_property
+    def tensors(self) -> list[Tensor]:
+        """The tensors of all steps, with size 1 on the first dim where they share one."""
+        return [t.narrow(0, 0, 1) if t.stride(0) == 0 else t for t in self._given]
+
+    @functools.cached_property
+    def _rebuild(self) -> Rebuild:
+        return take_apart(self._like)[1]
 
     @property
     def step(self) -> Any:
@@ -45,11 +53,9 @@ class Steps(Distribution):
         return self._rebuild(iter([t[0] for t in self.tensors]))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_like": self.step, "_rebuild": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        _, self._rebuild = take_apart(self._like)
+        state = {**vars(self), "_like": self.step, "_given": self.tensors, "tensors": self.tensors}
+        state.pop("_rebuild", None)
+        return state
 
     def _each(self, function: Callable[..., Any], *values: Tensor) -> Any:
         """The results of a function of a step's distribution and values, steps first; None where it gives None."""

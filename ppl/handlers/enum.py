@@ -10,7 +10,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ppl.distributions.choice import Choice
 from ppl.distributions.distribution import Distribution
 from ppl.distributions.draws import draws_on_dim
 from ppl.site import Site, Step, expand_to_plates, plate_shape
@@ -279,8 +278,7 @@ def support_on_dim(site: Site, dim: int) -> Tensor:
         like = d._param
         size = like.shape[-1] if isinstance(d, torch.distributions.Categorical) else 2
         values = shared(_values, d, dim, key=(type(d), size, dim, like.dtype, like.device))
-        if isinstance(d, Choice):
-            d.note_support(values, dim)
+        d.note_support(values, dim)
     else:
         values = _values(d, dim)
     event = tuple(d.event_shape)
@@ -295,6 +293,8 @@ def _values(d: Distribution, dim: int) -> Tensor:
     """The support with its index at `dim`; values that differ along the batch have its dims, too."""
     values = d.enumerate_support(expand=False)
     event = tuple(d.event_shape)
+    if not event and values.numel() == len(values):
+        return values.reshape((-1, *(1,) * (-1 - dim)))
     batch = list(values.shape[1 : values.dim() - len(event)])  # of size 1, where the values do not differ along it
     while batch and batch[0] == 1:
         batch.pop(0)

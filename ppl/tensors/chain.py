@@ -26,6 +26,7 @@ from ppl.tensors.native_chain import is_native, sweep, sweep_back
 from ppl.tensors.rewind import is_recorded
 from ppl.tensors.scan import Bundle, associative_reduce, associative_scan
 from ppl.tensors.semiring import log_sum_exp, maximum
+from ppl.tensors.shapes import broadcast_shape
 from ppl.tensors.sweep import PERIOD, Chain, Gradients, RealChain, Swept, by_inputs, log_forward, log_gradients
 
 #: The products in a step that take as long as the call that starts them: below, blocks of a chain go side by side.
@@ -127,7 +128,7 @@ def num_steps(log_matrices: Tensor, log_emissions: Tensor | None) -> int:
     """The number of steps T of a chain, whose tensors may have one for all."""
     if log_emissions is None:
         return log_matrices.shape[-3]
-    return int(torch.broadcast_shapes(log_matrices.shape[-3:-2], log_emissions.shape[-2:-1])[0])
+    return broadcast_shape(log_matrices.shape[-3:-2], log_emissions.shape[-2:-1])[0]
 
 
 def is_eager(*tensors: Tensor) -> bool:
@@ -148,7 +149,7 @@ def _batch(log_matrices: Tensor, log_emissions: Tensor | None, *shapes: torch.Si
     shapes = (*shapes, log_matrices.shape[:-3])
     if log_emissions is not None:
         shapes = (*shapes, log_emissions.shape[:-2])
-    return torch.Size(torch.broadcast_shapes(*shapes))
+    return broadcast_shape(*shapes)
 
 
 def _through(
