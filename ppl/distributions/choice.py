@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from typing import Any
 
 import torch
@@ -14,28 +13,7 @@ from torch.distributions.utils import lazy_property
 from ppl.distributions import validation
 from ppl.distributions.distribution import Distribution, ShapeLike
 from ppl.distributions.odds import one_of
-
-
-class Seen:
-    """A tensor that something is known of, as long as it is unchanged. Copies of it are others, of which nothing is known."""
-
-    __slots__ = ("_of", "_version", "dim")
-
-    def __init__(self, tensor: Tensor | None = None, dim: int = 0) -> None:
-        self._of = None if tensor is None else weakref.ref(tensor)
-        self._version, self.dim = -1 if tensor is None else _version(tensor), dim
-
-    def is_of(self, tensor: Tensor) -> bool:
-        """Whether this is the tensor, unchanged."""
-        return self._of is not None and self._of() is tensor and self._version == _version(tensor)
-
-    def __reduce__(self) -> tuple[type[Seen], tuple[()]]:
-        return Seen, ()
-
-
-def _version(tensor: Tensor) -> int:
-    """The version counter, which every write raises; -1 where there is none."""
-    return -1 if tensor.is_inference() else tensor._version
+from ppl.tensors.seen import Seen
 
 
 class Choice(Distribution):
@@ -118,9 +96,9 @@ class Choice(Distribution):
 
     def _of_support(self, value: Tensor, table: Tensor) -> Tensor | None:
         """The entries of a table (*batch, K) at a value that is the whole support; None for any other value."""
-        dim = self._support.dim
-        if not dim or not self._support.is_of(value):
+        if not self._support.is_of(value):
             return None
+        dim: int = self._support.known
         missing = -dim - (table.dim() - 1)
         if missing > 0:
             table = table.reshape((1,) * missing + table.shape)
