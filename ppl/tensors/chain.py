@@ -43,7 +43,8 @@ def chain_evidence(
     Shapes: (*, K), (*, T or 1, K, K), (*, K), (*, T or 1, K) -> (*), all batch dims broadcasting.
     """
     batch = _batch(log_matrices, log_emissions, log_initial.shape[:-1], log_final.shape[:-1])
-    return _through(log_initial[..., None, :], log_matrices, log_emissions, batch, log_final[..., None, :])[..., 0]
+    rows = _through(log_initial.unsqueeze(-2), log_matrices, log_emissions, batch, log_final.unsqueeze(-2))
+    return rows.squeeze(-1)
 
 
 def chain_forward(log_initial: Tensor, log_matrices: Tensor, log_emissions: Tensor | None = None) -> Tensor:
@@ -52,7 +53,7 @@ def chain_forward(log_initial: Tensor, log_matrices: Tensor, log_emissions: Tens
     Shapes: (*, K), (*, T or 1, K, K), (*, T or 1, K) -> (*, K), all batch dims broadcasting.
     """
     batch = _batch(log_matrices, log_emissions, log_initial.shape[:-1])
-    return _through(log_initial[..., None, :], log_matrices, log_emissions, batch)[..., 0, :]
+    return _through(log_initial.unsqueeze(-2), log_matrices, log_emissions, batch).squeeze(-2)
 
 
 def chain_product(log_matrices: Tensor, log_emissions: Tensor | None = None, largest: bool = False) -> Tensor:
