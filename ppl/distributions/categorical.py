@@ -10,7 +10,7 @@ import torch.distributions as td
 from torch import Size, Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from ppl.distributions import constraints
+from ppl.distributions import constraints, validation
 from ppl.distributions.choice import Choice
 from ppl.distributions.count import along_batch
 from ppl.distributions.distribution import ShapeLike, broadcast_shape
@@ -43,6 +43,8 @@ class Categorical(Choice, td.Categorical):
         if self._validate_args:  # then the value is inside
             self._validate_sample(value)
             return _gather(logits, value.long())
+        if validation.is_checked_later() and not value.is_floating_point():
+            return _gather(logits, value.long().clamp(0, self._num_events - 1))
         if not value.is_floating_point() and _are_apart(logits.shape[:-1], value.shape):
             return _gather(pad(logits, (1, 1), value=-math.inf), value.long().clamp(-1, self._num_events) + 1)
         index = value.long().clamp(0, self._num_events - 1)
@@ -69,7 +71,7 @@ def _gather(table: Tensor, index: Tensor) -> Tensor:
     batch = broadcast_shape(index.shape, own)
     if batch != own:
         if _are_apart(own, index.shape) and batch.numel():
-            return _rows(table, index).reshape(batch)
+            return _rows(table, index, batch)
         if batch.numel() * size > LARGE:
             rows = torch.arange(own.numel(), device=index.device).reshape(own)
             places = (rows * size + index).reshape(-1)
@@ -83,8 +85,8 @@ def _are_apart(first: Size, second: Size) -> bool:
     return all(a == 1 or b == 1 for a, b in zip(reversed(first), reversed(second), strict=False))
 
 
-def _rows(table: Tensor, index: Tensor) -> Tensor:
-    """What each index says of all tables, the dims of both that are longer than 1 in the order in which they broadcast."""
+def _rows(table: Tensor, index: Tensor, batch: Size) -> Tensor:
+    """What each index says of all tables, which vary along other dims than the index. Shapes: -> batch."""
     own, size = table.shape[:-1], table.shape[-1]
     sizes, places = [], []
     for shape in (index.shape, own):
@@ -92,12 +94,20 @@ def _rows(table: Tensor, index: Tensor) -> Tensor:
             if length != 1:
                 sizes.append(length)
                 places.append(dim)
+    columns = _shaped(table, (-1, size) if len(own) != 1 else table.shape).mT
+    if torch._C._functorch.peek_interpreter_stack() is None:
+        found = columns.contiguous().index_select(0, index.reshape(-1))
+    else:  # a third of the speed, but vmap would repeat the table for each of its steps
+        found = columns[index.reshape(-1)]
+    found = _shaped(found, tuple(sizes))
     order = sorted(range(len(places)), key=places.__getitem__)
-    columns, index = table.reshape(-1, size).mT.contiguous(), index.reshape(-1)
-    # `index_select` is three times as fast, but vmap would repeat the table for each of its steps
-    plain = torch._C._functorch.peek_interpreter_stack() is None
-    found = (columns.index_select(0, index) if plain else columns[index]).reshape(sizes)
-    return found if order == list(range(len(order))) else found.permute(order)
+    if order != list(range(len(order))):
+        found = found.permute(order)
+    return _shaped(found, batch)
+
+
+def _shaped(tensor: Tensor, shape: Size | tuple[int, ...]) -> Tensor:
+    return tensor if tensor.shape == shape else tensor.reshape(shape)
 
 
 class OrderedLogistic(Categorical):

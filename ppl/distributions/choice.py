@@ -24,6 +24,7 @@ class Choice(Distribution):
     """
 
     expands_without_init = True
+    _derived = ("probs", "logits")
     _given: str  # the parameter's name
     _weights: Tensor  # the parameter as it came
     _source: Choice  # what it was expanded from, if it was

@@ -99,6 +99,8 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
     # Set true by a class whose __init__ differs from torch's but whose fields do not: torch's `expand` serves it and
     # its subclasses without an __init__ of their own.
     expands_without_init = False
+    # Fields that are worked out from others when they are first asked for, and kept.
+    _derived: ClassVar[tuple[str, ...]] = ()
     _is_copied = False  # whether that holds for this class
     # What `expand`, `to_event` and `mask` return: distributions themselves, so that they enter themselves here.
     wrappers: ClassVar[dict[str, Callable[..., Any]]] = {}

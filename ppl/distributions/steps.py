@@ -198,13 +198,19 @@ def _take_apart(thing: Any, found: list[Tensor]) -> Rebuild:
         kind = type(thing)
         return lambda tensors: kind(part(tensors) for part in parts)
     if isinstance(thing, _PARTS) and not isinstance(thing, torch.nn.Module):
-        before = len(found)
-        fields = {name: _take_apart(value, found) for name, value in vars(thing).items() if _may_hold(value)}
+        before, derived = len(found), thing._derived if isinstance(thing, Distribution) else ()
+        fields = {
+            name: _take_apart(value, found)
+            for name, value in vars(thing).items()
+            if _may_hold(value) and name not in derived
+        }
         if len(found) == before:
             return lambda tensors: thing
 
         def rebuild(tensors: Iterator[Tensor]) -> Any:
             new = copy.copy(thing)
+            for name in derived:
+                vars(new).pop(name, None)
             vars(new).update({name: part(tensors) for name, part in fields.items()})
             return new
 

@@ -6,7 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from torch.distributions.utils import lazy_property
 
 _default = __debug__
 _scoped: ContextVar[bool | None] = ContextVar("ppl_validation", default=None)
+Inside = bool | Literal["later"]
 # whether values need no check, and then whether they are known to lie in the support
-_trusted: ContextVar[bool | None] = ContextVar("ppl_trusted", default=None)
+_trusted: ContextVar[Inside | None] = ContextVar("ppl_trusted", default=None)
 
 # The language sets this to "is a program running?", so that a distribution built inside a program with bad
 # arguments can wait for its `sample` statement and be reported with the site's name.
@@ -48,10 +49,11 @@ def validation_enabled(is_validate: bool = True) -> Iterator[None]:
 class trusted:
     """Skip the check of values passed to `log_prob` in a block: the statement that made them has checked them.
 
-    Args: inside, whether they have passed everywhere, no mask having excused an entry.
+    Args: inside, whether they have passed everywhere, no mask having excused an entry; or "later", where they will be
+        checked before anybody sees the density, so that it may be anything where they fail.
     """
 
-    def __init__(self, inside: bool = False) -> None:
+    def __init__(self, inside: Inside = False) -> None:
         self.inside = inside
 
     def __enter__(self) -> None:
@@ -355,3 +357,8 @@ def is_trusted() -> bool:
 def is_known_inside() -> bool:
     """Whether the statement that made a value has checked that it lies in the support."""
     return _trusted.get() is True and is_validation_enabled()
+
+
+def is_checked_later() -> bool:
+    """Whether values that lie outside of the support will be refused before anybody sees their density."""
+    return _trusted.get() == "later"

@@ -305,7 +305,8 @@ class _Through(torch.autograd.Function):
             found, by_final = sweep_back(Chain(*flat), ends, (after, weights, scales), result, gradient)
             if by_final is not None:
                 by_final = by_final.view(*ctx.batch, *by_final.shape[1:])
-            return None, *by_inputs(found, by_final, ctx.batch, inputs)
+            wanted = [x if need else None for x, need in zip(inputs, ctx.needs_input_grad[1:], strict=True)]
+            return None, *by_inputs(found, by_final, ctx.batch, wanted)
         rows, log_matrices, log_emissions, log_final = inputs
         last, result = ctx.saved_tensors[4:]
         gradient = gradient.to(last.dtype).masked_fill(result.isneginf(), 0.0)
