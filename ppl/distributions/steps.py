@@ -31,9 +31,11 @@ class Steps(Distribution):
     """
 
     arg_constraints = {}
+    _derived = ("tensors",)
 
     def __init__(self, step: Distribution, tensors: Sequence[Tensor], length: int, rank: int | None = None) -> None:
         self._like, self.length, self._given = step, length, tensors
+        _, self._rebuild = take_apart(step)  # now, as `tensors` were found: fields may be added when they are asked for
         batch = step.batch_shape
         gap = max(len(batch) if rank is None else rank, len(batch)) - len(batch)
         super().__init__(Size((length, *(1,) * gap, *batch)), step.event_shape, validate_args=False)
@@ -43,19 +45,17 @@ class Steps(Distribution):
         """The tensors of all steps, with size 1 on the first dim where they share one."""
         return [t.narrow(0, 0, 1) if t.stride(0) == 0 else t for t in self._given]
 
-    @functools.cached_property
-    def _rebuild(self) -> Rebuild:
-        return take_apart(self._like)[1]
-
     @property
     def step(self) -> Any:
         """The first step's distribution."""
         return self._rebuild(iter([t[0] for t in self.tensors]))
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**vars(self), "_like": self.step, "_given": self.tensors, "tensors": self.tensors}
-        state.pop("_rebuild", None)
-        return state
+        return {**vars(self), "_like": self.step, "_given": self.tensors, "_rebuild": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        _, self._rebuild = take_apart(self._like)
 
     def _each(self, function: Callable[..., Any], *values: Tensor) -> Any:
         """The results of a function of a step's distribution and values, steps first; None where it gives None."""

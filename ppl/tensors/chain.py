@@ -129,7 +129,7 @@ def num_steps(log_matrices: Tensor, log_emissions: Tensor | None) -> int:
     """The number of steps T of a chain, whose tensors may have one for all."""
     if log_emissions is None:
         return log_matrices.shape[-3]
-    return broadcast_shape(log_matrices.shape[-3:-2], log_emissions.shape[-2:-1])[0]
+    return int(broadcast_shape(log_matrices.shape[-3:-2], log_emissions.shape[-2:-1])[0])
 
 
 def is_eager(*tensors: Tensor) -> bool:
