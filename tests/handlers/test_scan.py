@@ -13,6 +13,7 @@ from torch import Tensor
 import ppl
 import ppl.distributions as dist
 from ppl import handlers
+from ppl.distributions.validation import validation_enabled
 from ppl.infer import (
     SVI,
     Predictive,
@@ -414,6 +415,31 @@ def test_data_of_all_steps_are_checked() -> None:
     xs[7] = -1.0
     with pytest.raises(ValueError, match=r"site 'x'.*must lie in the support.*-1"):
         TraceEnum_ELBO()(model, nothing, xs)
+
+
+@pytest.mark.parametrize("bad", [-1, 3, 50])
+@pytest.mark.parametrize("place", [0, 1, 6])
+def test_categories_outside_are_refused_or_impossible_as_validation_is_switched(bad: int, place: int) -> None:
+    def model(xs: Tensor, seen: Tensor) -> None:
+        def step(z: Any, at: tuple[Tensor, Tensor]) -> tuple[Tensor, None]:
+            z = ppl.sample("z", dist.Categorical(TABLE[z]), infer=PARALLEL)
+            with handlers.mask(mask=at[1]):
+                ppl.sample("x", dist.Categorical(TABLE[z]), obs=at[0])
+            return z, None
+
+        ppl.scan(step, 0, (xs, seen))
+
+    loss, xs, seen = TraceEnum_ELBO(), torch.tensor([0, 1, 2, 2, 1, 0, 1]), torch.ones(7, dtype=torch.bool)
+    fine = loss(model, nothing, xs, seen)
+    wrong, hidden = xs.clone(), seen.clone()
+    wrong[place], hidden[place] = bad, False
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"site 'x'.*must lie in the support.*{bad}"):
+            loss(model, nothing, wrong, seen)
+        with validation_enabled(False):
+            assert loss(model, nothing, wrong, seen) == torch.inf
+            assert torch.allclose(loss(model, nothing, xs, seen), fine)
+        assert torch.allclose(loss(model, nothing, wrong, hidden), loss(model, nothing, xs, hidden))
 
 
 def test_first_carry_may_be_enumerated() -> None:
