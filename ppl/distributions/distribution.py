@@ -44,7 +44,10 @@ class DistributionMeta(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         active = active_sharing()
         if active is None:
-            return cls._made(*args, **kwargs)
+            try:
+                return super().__call__(*args, **kwargs)
+            except (ValueError, RuntimeError) as error:
+                return cls._failed(args, kwargs, error)
         with unwatched():
             if not cls.__module__.startswith("ppl.distributions."):  # who knows what its __init__ does
                 return cls._made(*args, **kwargs)
@@ -53,20 +56,24 @@ class DistributionMeta(type):
     def _made(cls, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().__call__(*args, **kwargs)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
+            return cls._failed(args, kwargs, error)
+
+    def _failed(cls, args: Any, kwargs: Any, error: ValueError | RuntimeError) -> Any:
+        """What stands for a distribution that could not be made while a program runs; otherwise the error is raised."""
+        if isinstance(error, ValueError):
             for argument in (*args, *kwargs.values()):
                 if isinstance(argument, validation.Invalid):  # built from one that was badly built itself
                     return argument
             if any(is_running() for is_running in validation.is_program_running):
                 return validation.Invalid(error)
-            raise
-        except RuntimeError as error:  # torch's, of shapes that do not fit
-            explained = _explained(cls, args, kwargs, error)
-            if explained is None:
-                raise
-            if any(is_running() for is_running in validation.is_program_running):
-                return validation.Invalid(explained)
-            raise explained from error
+            raise error
+        explained = _explained(cls, args, kwargs, error)  # torch's, of shapes that do not fit
+        if explained is None:
+            raise error
+        if any(is_running() for is_running in validation.is_program_running):
+            return validation.Invalid(explained)
+        raise explained from error
 
 
 def _explained(cls: type, args: Any, kwargs: Any, error: RuntimeError) -> ValueError | None:
