@@ -150,6 +150,12 @@ class _Scan(Handler):
 
     def run(self, init: Any) -> tuple[Any, Any]:
         """The last carry and all ys."""
+        try:
+            return self._run_all(init)
+        finally:  # the sites know this object, and it them: else their tensors would wait for the garbage collector
+            self._moment, self._kept, self._supports, self._plates = None, [], [], {}
+
+    def _run_all(self, init: Any) -> tuple[Any, Any]:
         carry, y = self._run(0, init, self._x(0))
         if self._enumerates:
             return self._run_enumerated(init, carry, y)

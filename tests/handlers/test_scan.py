@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import warnings
 from typing import Any
@@ -574,3 +575,32 @@ def test_enumerated_scans_within_scans_are_refused() -> None:
 
     with pytest.raises(ValueError, match="a scan within a scan cannot have enumerated sites"):
         TraceEnum_ELBO()(lambda: ppl.scan(outer, 0, length=2), nothing)
+
+
+@pytest.mark.parametrize("infer", [None, PARALLEL])
+def test_nothing_of_a_scan_waits_for_the_garbage_collector(infer: dict[str, str] | None) -> None:
+    def model(xs: Tensor) -> None:
+        def step(z: Any, x: Tensor) -> tuple[Tensor, None]:
+            with ppl.plate("data", 2):
+                z = ppl.sample("z", dist.Categorical(TABLE[z]), infer=infer)
+                ppl.sample("x", dist.Normal(LOC[z], 1.0), obs=x)
+            return z, None
+
+        ppl.scan(step, 0, xs)
+
+    def take() -> None:
+        with handlers.enum(first_available_dim=-2):
+            handlers.trace(model).get_trace(torch.zeros(5, 2)).compute_log_prob()
+
+    take()
+    gc.collect()
+    gc.disable()
+    try:
+        take()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert not [thing for thing in gc.garbage if isinstance(thing, Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
