@@ -70,13 +70,17 @@ def join_sites(rows: list[list[Kept]], span: Span) -> None:
         hand_over(steps[-1], site, log_prob)
 
 
-def packed(site: Site, density: bool) -> list[Any]:
-    """What of a site is tensors: its distribution's, its value, mask, scale and, if wanted, its log density."""
+def packed(site: Site, density: bool, checked_later: bool = False) -> list[Any]:
+    """What of a site is tensors: its distribution's, its value, mask, scale and, if wanted, its log density.
+
+    Args: checked_later, whether an observed value will be checked before anybody sees its density.
+    """
     d, value = site.distribution, site.tensor
     event = len(d.event_shape) if d is not None else 0
     rank = max(len(d.batch_shape) if d is not None else 0, value.dim() - event)
     value = value.reshape((1,) * (rank + event - value.dim()) + value.shape)
-    log_prob = log_density(site) if density and site.kind == "sample" else None
+    later = checked_later and site.observed
+    log_prob = log_density(site, checked_later=later) if density and site.kind == "sample" else None
     mask = site.mask if not isinstance(site.mask, Tensor) else _padded(site.mask, rank)
     scale = site.scale if not isinstance(site.scale, Tensor) or not site.scale.dim() else _padded(site.scale, rank)
     return [take_apart(d)[0] if d is not None else [], value, mask, scale, log_prob]

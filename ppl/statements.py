@@ -20,9 +20,9 @@ from ppl.distributions.distribution import Distribution
 from ppl.distributions.lifting import lift
 from ppl.distributions.masked import MaskedDistribution
 from ppl.distributions.validation import Invalid, holds, is_validation_enabled
-from ppl.site import Infer, Init, Site
+from ppl.site import NO_OPTIONS, Infer, Init, Site
 from ppl.stack import combine_masks, perform
-from ppl.tensors.sharing import unwatched
+from ppl.tensors.sharing import active_sharing, unwatched
 
 
 def sample(
@@ -45,6 +45,8 @@ def sample(
         infer: options for inference at this site, see `ppl.site.Infer`.
     Raises: ValueError naming the site, for anything that does not fit.
     """
+    if active_sharing() is None:
+        return _sample(name, fn, obs, obs_mask, infer)
     with unwatched():
         return _sample(name, fn, obs, obs_mask, infer)
 
@@ -58,8 +60,11 @@ def _sample(
 ) -> Tensor:
     if isinstance(fn, Invalid):
         _report_invalid(name, fn, obs)
-    d, mask = _unmasked(_distribution(name, fn))
-    options = Infer.of(infer, name)
+    d = fn if isinstance(fn, Distribution) else _distribution(name, fn)
+    mask: Tensor | bool | None = None
+    if isinstance(d, MaskedDistribution):
+        d, mask = _unmasked(d)
+    options = NO_OPTIONS if infer is None else Infer.of(infer, name)
     if obs is not None and not isinstance(obs, Tensor):
         raise ValueError(
             f"site '{name}': obs must be a torch.Tensor, but got {type(obs).__name__}; write torch.as_tensor(obs)."
@@ -72,8 +77,6 @@ def _sample(
 
 
 def _distribution(name: str, fn: Any) -> Distribution:
-    if isinstance(fn, Distribution):
-        return fn
     if isinstance(fn, torch.distributions.Distribution):
         return lift(fn)
     raise ValueError(

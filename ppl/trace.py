@@ -348,15 +348,18 @@ def _in_plates(site: Site, log_prob: Tensor) -> Tensor:
     return log_prob if log_prob.shape == shape else log_prob.expand(shape)
 
 
-def log_density(site: Site, density_of: Callable[[Site, Tensor], Tensor] = density) -> Tensor:
+def log_density(
+    site: Site, density_of: Callable[[Site, Tensor], Tensor] = density, checked_later: bool = False
+) -> Tensor:
     """The masked log density of a sample site; ValueError naming the site where the value does not fit.
 
-    Args: density_of, how to compute it without the mask.
+    Args: density_of, how to compute it without the mask; checked_later, whether the value will be checked before anybody
+        sees the density.
     """
     d, value, mask = site.fn, site.tensor, site.mask
     if isinstance(mask, Tensor) and site.observed and value.numel():
         value = mask_value(d, value, mask)
-    with validation.trusted(inside=mask is None):
+    with validation.trusted("later" if checked_later else mask is None):
         try:
             log_prob = masked(density_of(site, value), mask)
         except (ValueError, RuntimeError) as error:

@@ -13,6 +13,7 @@ from torch.distributions.utils import lazy_property
 from ppl.distributions import validation
 from ppl.distributions.distribution import Distribution, ShapeLike
 from ppl.distributions.odds import one_of
+from ppl.tensors.seen import Seen
 
 
 class Choice(Distribution):
@@ -23,9 +24,12 @@ class Choice(Distribution):
     """
 
     expands_without_init = True
+    _derived = ("probs", "logits")
     _given: str  # the parameter's name
     _weights: Tensor  # the parameter as it came
     _source: Choice  # what it was expanded from, if it was
+    _positive = Seen()  # the parameter, if all probabilities are known to be above 0
+    _support = Seen()  # the support, if somebody listed it
 
     def _take_weights(
         self, probs: Tensor | None, logits: Tensor | None, event_dim: int, validate_args: bool | None
@@ -49,8 +53,12 @@ class Choice(Distribution):
                 normalised: Tensor = self.logits
                 sure = bool(normalised.max() <= 0)
             else:
-                least, most = weights.detach().sum(-1).aminmax()
-                sure = bool(weights.min() >= 0) and bool(least > 0) and bool(most < math.inf)
+                known = weights.detach()
+                least, most = known.sum(-1).aminmax()
+                low = known.min().item()
+                sure = low >= 0 and least.item() > 0 and most.item() < math.inf
+                if low > 0:
+                    fields["_positive"] = Seen(weights)
             if not sure:
                 getattr(self, name)  # what is looked at: NaN where the total is 0
                 validation.check_arguments(self)
@@ -78,9 +86,24 @@ class Choice(Distribution):
             return few.expand(self.param_shape)
         if self._given == "logits":
             return torch.log_softmax(self._weights, -1)
+        if self._positive.is_of(self._weights):
+            return self._weights.log() - self._weights.sum(-1, keepdim=True).log()
         probs: Tensor = self.probs
         never = probs == 0
-        return torch.where(never, -math.inf, torch.where(never, 1.0, probs).log())
+        return probs.masked_fill(never, 1.0).log().masked_fill(never, -math.inf)
+
+    def note_support(self, values: Tensor, dim: int) -> None:
+        vars(self)["_support"] = Seen(values, dim)
+
+    def _of_support(self, value: Tensor, table: Tensor) -> Tensor | None:
+        """The entries of a table (*batch, K) at a value that is the whole support; None for any other value."""
+        if not self._support.is_of(value):
+            return None
+        dim: int = self._support.known
+        missing = -dim - (table.dim() - 1)
+        if missing > 0:
+            table = table.reshape((1,) * missing + table.shape)
+        return None if table.shape[dim - 1] != 1 else table.transpose(dim - 1, -1).squeeze(-1)
 
     _param: Any = property(lambda self: self._weights)
 

@@ -20,6 +20,7 @@ from torch import Size, Tensor
 
 from ppl.distributions import validation
 from ppl.tensors.logspace import log_positive
+from ppl.tensors.shapes import broadcast_shape as broadcast_shape
 from ppl.tensors.sharing import active_sharing, unwatched
 
 ShapeLike = Size | tuple[int, ...] | list[int]
@@ -43,7 +44,10 @@ class DistributionMeta(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         active = active_sharing()
         if active is None:
-            return cls._made(*args, **kwargs)
+            try:
+                return super().__call__(*args, **kwargs)
+            except (ValueError, RuntimeError) as error:
+                return cls._failed(args, kwargs, error)
         with unwatched():
             if not cls.__module__.startswith("ppl.distributions."):  # who knows what its __init__ does
                 return cls._made(*args, **kwargs)
@@ -52,20 +56,24 @@ class DistributionMeta(type):
     def _made(cls, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().__call__(*args, **kwargs)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
+            return cls._failed(args, kwargs, error)
+
+    def _failed(cls, args: Any, kwargs: Any, error: ValueError | RuntimeError) -> Any:
+        """What stands for a distribution that could not be made while a program runs; otherwise the error is raised."""
+        if isinstance(error, ValueError):
             for argument in (*args, *kwargs.values()):
                 if isinstance(argument, validation.Invalid):  # built from one that was badly built itself
                     return argument
             if any(is_running() for is_running in validation.is_program_running):
                 return validation.Invalid(error)
-            raise
-        except RuntimeError as error:  # torch's, of shapes that do not fit
-            explained = _explained(cls, args, kwargs, error)
-            if explained is None:
-                raise
-            if any(is_running() for is_running in validation.is_program_running):
-                return validation.Invalid(explained)
-            raise explained from error
+            raise error
+        explained = _explained(cls, args, kwargs, error)  # torch's, of shapes that do not fit
+        if explained is None:
+            raise error
+        if any(is_running() for is_running in validation.is_program_running):
+            return validation.Invalid(explained)
+        raise explained from error
 
 
 def _explained(cls: type, args: Any, kwargs: Any, error: RuntimeError) -> ValueError | None:
@@ -98,6 +106,8 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
     # Set true by a class whose __init__ differs from torch's but whose fields do not: torch's `expand` serves it and
     # its subclasses without an __init__ of their own.
     expands_without_init = False
+    # Fields that are worked out from others when they are first asked for, and kept.
+    _derived: ClassVar[tuple[str, ...]] = ()
     _is_copied = False  # whether that holds for this class
     # What `expand`, `to_event` and `mask` return: distributions themselves, so that they enter themselves here.
     wrappers: ClassVar[dict[str, Callable[..., Any]]] = {}
@@ -224,6 +234,9 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
             "or use a distribution with a finite support such as Categorical or Bernoulli."
         )
 
+    def note_support(self, values: Tensor, dim: int) -> None:
+        """Hear that a tensor is the whole support, along one negative batch dim: a family may know its density there."""
+
     # Tails. A family that knows its distribution function far out overrides these four, which truncation, censoring,
     # mixtures and copulas use; where a result is -inf its gradient must be 0, not NaN.
 
@@ -328,26 +341,6 @@ class Distribution(torch.distributions.Distribution, metaclass=DistributionMeta)
 def forceable(own: Any) -> Any:
     """A property `has_rsample` of torch's that `has_rsample_` can overrule."""
     return property(lambda self: vars(self)["has_rsample"] if "has_rsample" in vars(self) else own.fget(self))
-
-
-def broadcast_shape(*shapes: ShapeLike) -> Size:
-    """torch.broadcast_shapes, in a fifth of its time.
-
-    Raises: RuntimeError, as torch does, naming the shapes that do not fit.
-    """
-    first = shapes[0]
-    result = [*first]
-    for shape in shapes[1:]:
-        if shape == first:
-            continue
-        result = [1] * (len(shape) - len(result)) + result
-        for position in range(-len(shape), 0):
-            size = shape[position]
-            if size != 1 and size != result[position]:
-                if result[position] != 1:
-                    raise RuntimeError(f"shapes {', '.join(str(tuple(s)) for s in shapes)} do not broadcast together")
-                result[position] = size
-    return Size(result)
 
 
 def expanded(d: Distribution, batch_shape: ShapeLike) -> Distribution:

@@ -43,6 +43,8 @@ class Family(Distribution):
 
         Raises: ValueError naming the arguments whose shapes do not fit.
         """
+        if len(arguments) == 1 and self._take_one(arguments, event_shape, validate_args):
+            return
         given = {k: v for k, v in arguments.items() if v is not None}
         like = next((v for v in given.values() if isinstance(v, Tensor) and v.is_floating_point()), None)
         dtype = torch.get_default_dtype() if like is None else like.dtype
@@ -70,6 +72,18 @@ class Family(Distribution):
         # not through super: a subclass may also inherit from torch's class, whose __init__ takes other arguments
         torch.distributions.Distribution.__init__(self, batch, Size(event_shape), validate_args=False)
         self._check(validate_args)
+
+    def _take_one(self, arguments: dict[str, Any], event_shape: ShapeLike, validate_args: bool | None) -> bool:
+        """`_take` of a single tensor, which has nothing to broadcast against; whether this was one."""
+        ((name, tensor),) = arguments.items()
+        event_dim = self._argument_event_dim(name)
+        if not isinstance(tensor, Tensor) or tensor.dim() < event_dim:
+            return False
+        fields = vars(self)
+        fields["_dims"], fields[name] = {name: event_dim}, tensor
+        fields["_batch_shape"], fields["_event_shape"] = tensor.shape[: tensor.dim() - event_dim], Size(event_shape)
+        self._check(validate_args)
+        return True
 
     def _keep(self, name: str, tensor: Tensor, event_dim: int) -> Tensor:
         """Keep a tensor worked out from the parameters as a field that grows with the batch."""

@@ -15,6 +15,7 @@ from ppl.distributions.location_scale import LocationScale
 from ppl.distributions.noise import normal
 from ppl.tensors.constants import constant
 from ppl.tensors.normal_tail import ndtr, ndtri_exp
+from ppl.tensors.seen import Seen
 from ppl.tensors.special import log_ndtr
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -26,9 +27,14 @@ class Normal(LocationScale, torch.distributions.Normal, Distribution):
     """The normal distribution with mean `loc` and standard deviation `scale` > 0."""
 
     symmetric = True
+    _drawn = Seen()  # the latest draw, and the noise that it was made of
 
     def rsample(self, sample_shape: ShapeLike = Size()) -> Tensor:
-        return torch.addcmul(self.loc, normal(self.loc, sample_shape), self.scale)
+        noise = normal(self.loc, sample_shape)
+        draw = torch.addcmul(self.loc, noise, self.scale)
+        if draw.requires_grad:
+            vars(self)["_drawn"] = Seen(draw, noise)
+        return draw
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -38,6 +44,8 @@ class Normal(LocationScale, torch.distributions.Normal, Distribution):
     def log_prob_of_draw(self, draw: Tensor) -> Tensor:
         if type(self) is not Normal:  # a class of one's own may draw in another way
             return self.log_prob(draw)
+        if self._drawn.is_of(draw):
+            return self._density_at(self._drawn.known)
         # the noise behind the draw, of which no parameter is part
         return self._density_at((draw.detach() - self.loc.detach()) / self.scale.detach())
 

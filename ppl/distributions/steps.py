@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -30,14 +31,19 @@ class Steps(Distribution):
     """
 
     arg_constraints = {}
+    _derived = ("tensors",)
 
     def __init__(self, step: Distribution, tensors: Sequence[Tensor], length: int, rank: int | None = None) -> None:
-        self._like, self.length = step, length
-        self.tensors = [t.narrow(0, 0, 1) if t.stride(0) == 0 else t for t in tensors]
-        _, self._rebuild = take_apart(step)
+        self._like, self.length, self._given = step, length, tensors
+        _, self._rebuild = take_apart(step)  # now, as `tensors` were found: fields may be added when they are asked for
         batch = step.batch_shape
         gap = max(len(batch) if rank is None else rank, len(batch)) - len(batch)
         super().__init__(Size((length, *(1,) * gap, *batch)), step.event_shape, validate_args=False)
+
+    @functools.cached_property
+    def tensors(self) -> list[Tensor]:
+        """The tensors of all steps, with size 1 on the first dim where they share one."""
+        return [t.narrow(0, 0, 1) if t.stride(0) == 0 else t for t in self._given]
 
     @property
     def step(self) -> Any:
@@ -45,7 +51,7 @@ class Steps(Distribution):
         return self._rebuild(iter([t[0] for t in self.tensors]))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_like": self.step, "_rebuild": None}
+        return {**vars(self), "_like": self.step, "_given": self.tensors, "_rebuild": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -192,13 +198,19 @@ def _take_apart(thing: Any, found: list[Tensor]) -> Rebuild:
         kind = type(thing)
         return lambda tensors: kind(part(tensors) for part in parts)
     if isinstance(thing, _PARTS) and not isinstance(thing, torch.nn.Module):
-        before = len(found)
-        fields = {name: _take_apart(value, found) for name, value in vars(thing).items() if _may_hold(value)}
+        before, derived = len(found), thing._derived if isinstance(thing, Distribution) else ()
+        fields = {
+            name: _take_apart(value, found)
+            for name, value in vars(thing).items()
+            if _may_hold(value) and name not in derived
+        }
         if len(found) == before:
             return lambda tensors: thing
 
         def rebuild(tensors: Iterator[Tensor]) -> Any:
             new = copy.copy(thing)
+            for name in derived:
+                vars(new).pop(name, None)
             vars(new).update({name: part(tensors) for name, part in fields.items()})
             return new
 

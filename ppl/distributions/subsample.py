@@ -9,9 +9,15 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 
 from ppl.distributions.distribution import Distribution, ShapeLike
+from ppl.tensors.seen import Seen
 
 #: Plates larger than this are not shuffled as a whole for a small part of them.
 MANY = 2**15
+
+
+# by a tensor's id: the indices of whole plates, which another program's plate is often given
+_wholes: dict[int, Seen] = {}
+_MANY = 64  # how many of these are remembered
 
 
 def draw_distinct(size: int, count: int, device: torch.device | str | None = None) -> Tensor:
@@ -48,7 +54,11 @@ class Subsample(Distribution):
         if sample_shape:
             raise ValueError("Subsample: a plate has one set of indices; sample_shape must be ().")
         if self.subsample_size == self.size:
-            return torch.arange(self.size, device=self.device)
+            indices = torch.arange(self.size, device=self.device)
+            if len(_wholes) >= _MANY:
+                _wholes.clear()
+            _wholes[id(indices)] = Seen(indices, self.size)
+            return indices
         if self.size < 16 * self.subsample_size + MANY:
             return torch.randperm(self.size, device=self.device)[: self.subsample_size].clone()
         return draw_distinct(self.size, self.subsample_size, self.device)
@@ -57,6 +67,9 @@ class Subsample(Distribution):
         """Whether a value is that many indices; a quick look, for the many plates that are replayed."""
         if value.shape != self.event_shape or value.dtype != torch.int64 or not self.subsample_size:
             return False
+        known = _wholes.get(id(value))
+        if known is not None and known.known == self.size and known.is_of(value):
+            return True
         low, high = value.aminmax()
         return low.item() >= 0 and high.item() < self.size
 

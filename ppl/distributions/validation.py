@@ -6,7 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from torch.distributions.utils import lazy_property
 
 _default = __debug__
 _scoped: ContextVar[bool | None] = ContextVar("ppl_validation", default=None)
+Inside = bool | Literal["later"]
 # whether values need no check, and then whether they are known to lie in the support
-_trusted: ContextVar[bool | None] = ContextVar("ppl_trusted", default=None)
+_trusted: ContextVar[Inside | None] = ContextVar("ppl_trusted", default=None)
 
 # The language sets this to "is a program running?", so that a distribution built inside a program with bad
 # arguments can wait for its `sample` statement and be reported with the site's name.
@@ -48,10 +49,11 @@ def validation_enabled(is_validate: bool = True) -> Iterator[None]:
 class trusted:
     """Skip the check of values passed to `log_prob` in a block: the statement that made them has checked them.
 
-    Args: inside, whether they have passed everywhere, no mask having excused an entry.
+    Args: inside, whether they have passed everywhere, no mask having excused an entry; or "later", where they will be
+        checked before anybody sees the density, so that it may be anything where they fail.
     """
 
-    def __init__(self, inside: bool = False) -> None:
+    def __init__(self, inside: Inside = False) -> None:
         self.inside = inside
 
     def __enter__(self) -> None:
@@ -151,7 +153,7 @@ def holds(constraint: Any, value: Tensor) -> bool:
         constraint = constraint.base_constraint
     kind = type(constraint)
     if kind in _LOWER_BOUNDED:
-        low = value.item() if count == 1 and value.is_floating_point() else value.min().item()
+        low = value.item() if count == 1 and value.is_floating_point() else _least(value)
         if kind is _Real:
             return low == low
         bound = constraint.lower_bound
@@ -163,9 +165,21 @@ def holds(constraint: Any, value: Tensor) -> bool:
             low, high = (extreme.item() for extreme in value.aminmax())
             return bool(bounds[0] <= low and high <= bounds[1])
     elif kind is _Simplex and value.is_floating_point():
-        low, high = (extreme.item() for extreme in value.sum(-1).aminmax())
-        return bool(high - 1 < _SUM_ERROR and 1 - low < _SUM_ERROR and value.min().item() >= 0)
+        smallest, largest = value.detach().sum(-1).aminmax()
+        return largest.item() - 1 < _SUM_ERROR and 1 - smallest.item() < _SUM_ERROR and _least(value) >= 0
     return bool(constraint.check(value).all())
+
+
+def _least(value: Tensor) -> float:
+    """The least entry, looked at once where two constraints ask: is a value in the support, and is it at an edge of it?"""
+    if value.is_inference() or torch._C._is_torch_function_mode_enabled():
+        return value.min().item()
+    known = _lows.get(id(value))
+    if known is None or known[0]() is not value or known[1] != value._version:
+        if len(_lows) >= _MANY:
+            _lows.clear()
+        known = _lows[id(value)] = weakref.ref(value), value._version, value.detach().min().item()
+    return known[2]
 
 
 def still_holds(constraint: Any, value: Tensor) -> bool:
@@ -193,6 +207,8 @@ def still_holds(constraint: Any, value: Tensor) -> bool:
 
 # by a tensor's id and a constraint's name: the tensor, its version when it was looked at, and whether the constraint held
 _seen: dict[Hashable, tuple[weakref.ref[Tensor], int, bool]] = {}
+# by a tensor's id: the tensor, its version when it was looked at, and its least entry
+_lows: dict[int, tuple[weakref.ref[Tensor], int, float]] = {}
 _MANY = 256  # how many of these are remembered
 _LARGE = 2**22  # the entries of a tensor that are looked at for the sake of a view of some of them
 
@@ -341,3 +357,8 @@ def is_trusted() -> bool:
 def is_known_inside() -> bool:
     """Whether the statement that made a value has checked that it lies in the support."""
     return _trusted.get() is True and is_validation_enabled()
+
+
+def is_checked_later() -> bool:
+    """Whether values that lie outside of the support will be refused before anybody sees their density."""
+    return _trusted.get() == "later"

@@ -278,6 +278,7 @@ def support_on_dim(site: Site, dim: int) -> Tensor:
         like = d._param
         size = like.shape[-1] if isinstance(d, torch.distributions.Categorical) else 2
         values = shared(_values, d, dim, key=(type(d), size, dim, like.dtype, like.device))
+        d.note_support(values, dim)
     else:
         values = _values(d, dim)
     event = tuple(d.event_shape)
@@ -292,6 +293,8 @@ def _values(d: Distribution, dim: int) -> Tensor:
     """The support with its index at `dim`; values that differ along the batch have its dims, too."""
     values = d.enumerate_support(expand=False)
     event = tuple(d.event_shape)
+    if not event and values.numel() == len(values):
+        return values.reshape((-1, *(1,) * (-1 - dim)))
     batch = list(values.shape[1 : values.dim() - len(event)])  # of size 1, where the values do not differ along it
     while batch and batch[0] == 1:
         batch.pop(0)

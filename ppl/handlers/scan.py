@@ -150,6 +150,12 @@ class _Scan(Handler):
 
     def run(self, init: Any) -> tuple[Any, Any]:
         """The last carry and all ys."""
+        try:
+            return self._run_all(init)
+        finally:  # the sites know this object, and it them: else their tensors would wait for the garbage collector
+            self._moment, self._kept, self._supports, self._plates = None, [], [], {}
+
+    def _run_all(self, init: Any) -> tuple[Any, Any]:
         carry, y = self._run(0, init, self._x(0))
         if self._enumerates:
             return self._run_enumerated(init, carry, y)
@@ -261,9 +267,10 @@ class _Scan(Handler):
         kept: list[Kept] = []
 
         def body(at: int | Tensor, x: list[Tensor], given: list[Tensor]) -> list[Tensor]:
-            self._run_into(nests, kept, at, refill_tensors(xs, x), refill_tensors(carry, given), back)
+            self._run_into(nests, kept, at, refill_tensors(xs, x), refill_tensors(carry, given), back, checked)
             return [leaf for leaf in leaves(nests[-1]) if isinstance(leaf, Tensor)]
 
+        checked = is_validation_enabled()  # by `record`, because within vmap no value can be looked at
         arguments = index, tensors_in(xs), tensors_in(carry)
         try:
             with validation_enabled(False):
@@ -289,14 +296,16 @@ class _Scan(Handler):
 
         return out, y, record
 
-    def _run_into(self, nests: list[Any], kept: list[Kept], at: int | Tensor, x: Any, carry: Any, back: int) -> None:
+    def _run_into(
+        self, nests: list[Any], kept: list[Kept], at: int | Tensor, x: Any, carry: Any, back: int, checked: bool
+    ) -> None:
         out, y = self._run(at, carry, x, together=True, back=back)
         kept[:] = self._kept
         nests.append(
             (
                 map_nest(number_as_tensor, out),
                 map_nest(number_as_tensor, y),
-                [packed(one.site, density=True) for one in kept],
+                [packed(one.site, density=True, checked_later=checked) for one in kept],
             )
         )
 

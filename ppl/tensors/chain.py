@@ -26,6 +26,7 @@ from ppl.tensors.native_chain import is_native, sweep, sweep_back
 from ppl.tensors.rewind import is_recorded
 from ppl.tensors.scan import Bundle, associative_reduce, associative_scan
 from ppl.tensors.semiring import log_sum_exp, maximum
+from ppl.tensors.shapes import broadcast_shape
 from ppl.tensors.sweep import PERIOD, Chain, Gradients, RealChain, Swept, by_inputs, log_forward, log_gradients
 
 #: The products in a step that take as long as the call that starts them: below, blocks of a chain go side by side.
@@ -42,7 +43,8 @@ def chain_evidence(
     Shapes: (*, K), (*, T or 1, K, K), (*, K), (*, T or 1, K) -> (*), all batch dims broadcasting.
     """
     batch = _batch(log_matrices, log_emissions, log_initial.shape[:-1], log_final.shape[:-1])
-    return _through(log_initial[..., None, :], log_matrices, log_emissions, batch, log_final[..., None, :])[..., 0]
+    rows = _through(log_initial.unsqueeze(-2), log_matrices, log_emissions, batch, log_final.unsqueeze(-2))
+    return rows.squeeze(-1)
 
 
 def chain_forward(log_initial: Tensor, log_matrices: Tensor, log_emissions: Tensor | None = None) -> Tensor:
@@ -51,7 +53,7 @@ def chain_forward(log_initial: Tensor, log_matrices: Tensor, log_emissions: Tens
     Shapes: (*, K), (*, T or 1, K, K), (*, T or 1, K) -> (*, K), all batch dims broadcasting.
     """
     batch = _batch(log_matrices, log_emissions, log_initial.shape[:-1])
-    return _through(log_initial[..., None, :], log_matrices, log_emissions, batch)[..., 0, :]
+    return _through(log_initial.unsqueeze(-2), log_matrices, log_emissions, batch).squeeze(-2)
 
 
 def chain_product(log_matrices: Tensor, log_emissions: Tensor | None = None, largest: bool = False) -> Tensor:
@@ -127,7 +129,7 @@ def num_steps(log_matrices: Tensor, log_emissions: Tensor | None) -> int:
     """The number of steps T of a chain, whose tensors may have one for all."""
     if log_emissions is None:
         return log_matrices.shape[-3]
-    return int(torch.broadcast_shapes(log_matrices.shape[-3:-2], log_emissions.shape[-2:-1])[0])
+    return int(broadcast_shape(log_matrices.shape[-3:-2], log_emissions.shape[-2:-1])[0])
 
 
 def is_eager(*tensors: Tensor) -> bool:
@@ -148,7 +150,7 @@ def _batch(log_matrices: Tensor, log_emissions: Tensor | None, *shapes: torch.Si
     shapes = (*shapes, log_matrices.shape[:-3])
     if log_emissions is not None:
         shapes = (*shapes, log_emissions.shape[:-2])
-    return torch.Size(torch.broadcast_shapes(*shapes))
+    return broadcast_shape(*shapes)
 
 
 def _through(
@@ -303,7 +305,8 @@ class _Through(torch.autograd.Function):
             found, by_final = sweep_back(Chain(*flat), ends, (after, weights, scales), result, gradient)
             if by_final is not None:
                 by_final = by_final.view(*ctx.batch, *by_final.shape[1:])
-            return None, *by_inputs(found, by_final, ctx.batch, inputs)
+            wanted = [x if need else None for x, need in zip(inputs, ctx.needs_input_grad[1:], strict=True)]
+            return None, *by_inputs(found, by_final, ctx.batch, wanted)
         rows, log_matrices, log_emissions, log_final = inputs
         last, result = ctx.saved_tensors[4:]
         gradient = gradient.to(last.dtype).masked_fill(result.isneginf(), 0.0)

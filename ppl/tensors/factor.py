@@ -28,6 +28,8 @@ class Factor:
             return self.tensor
         order = [self.axes.index(axis) for axis in axes if axis in self.axes]
         moved = self.tensor.permute(order) if order != list(range(len(order))) else self.tensor
+        if len(order) == len(axes):
+            return moved
         return moved[tuple(slice(None) if axis in self.axes else None for axis in axes)]
 
     def sum(self, axes: Iterable[str]) -> Factor:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _functorch as functorch
+from torch._functorch import vmap as torch_vmap
 
 Body = Callable[[Any, list[Tensor], list[Tensor]], list[Tensor]]
 
@@ -111,15 +113,18 @@ def at_once(body: Body, arguments: tuple[Tensor, list[Tensor], list[Tensor]], di
 
     What does not differ between steps is repeated without copying. Args: differs, whether the carry has the steps first.
     """
-    alike: list[Tensor | None] = []
-
-    def batched(at: Tensor, x: list[Tensor], given: list[Tensor]) -> list[Tensor]:
-        found = body(at, x, given)
-        differing = [torch._C._functorch.is_batchedtensor(tensor) for tensor in found]
-        alike[:] = [None if own else tensor for tensor, own in zip(found, differing, strict=True)]
-        return [at, *(tensor for tensor, own in zip(found, differing, strict=True) if own)]
-
-    dims = (0, 0, 0 if differs else None)
-    at, *tensors = torch.vmap(batched, dims, randomness="different")(*arguments)
-    rest = iter(tensors)
-    return [next(rest) if tensor is None else tensor.expand(len(at), *tensor.shape) for tensor in alike]
+    index, xs, carry = arguments
+    size = len(index)
+    # what torch.vmap does, without its look at nests of arguments
+    torch_vmap.lazy_load_decompositions()  # type: ignore[attr-defined]
+    level = functorch._vmap_increment_nesting(size, "different")
+    try:
+        at, *x = (functorch._add_batch_dim(tensor, 0, level) for tensor in (index, *xs))
+        given = [functorch._add_batch_dim(tensor, 0, level) for tensor in carry] if differs else carry
+        found = [functorch._unwrap_batched(tensor, level) for tensor in body(at, x, given)]
+    finally:
+        functorch._vmap_decrement_nesting()
+    return [
+        tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0) if dim else tensor
+        for tensor, dim in found
+    ]

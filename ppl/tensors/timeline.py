@@ -161,7 +161,7 @@ def sum_along(
                 found = chain_forward(initial, matrices, emissions)
                 return Factor((*outer, *ends), found.expand(*plates, found.shape[-1]).reshape(plates + states))
             found = chain_evidence(initial, matrices, matrices.new_zeros(matrices.shape[-1]), emissions)
-            return Factor(outer, found.expand(plates))
+            return Factor(outer, _grown(found, plates))
     full = matrices if emissions is None else matrices + emissions[..., None, :]
     full = full.expand(*plates, *full.shape[-3:])
     if tape is not None:
@@ -183,7 +183,8 @@ def _take_initial(others: list[Factor], outer: Axes, first: Axes, states: tuple[
     others[:] = [f for f in others if all(f is not m for m in mine)]
     aligned = add(mine).aligned((*outer, *first))
     shape = aligned.shape[: len(outer)]
-    return aligned.expand(*shape, *states).reshape(*shape, -1)
+    full = _grown(aligned, (*shape, *states))
+    return full if len(states) == 1 else full.reshape(*shape, -1)
 
 
 def _matrices(
@@ -216,15 +217,21 @@ def _matrices(
         matrices = add(pieces).aligned((*outer, "time", *places))
     batch = matrices.shape[: dim + 1]
     count = math.prod(sizes) ** history
-    matrices = matrices.expand(*batch, *(sizes * (2 * history)))
-    matrices = matrices.reshape(*batch, count, count)
+    matrices = _grown(matrices, (*batch, *(sizes * (2 * history))))
+    if len(sizes) * history > 1:
+        matrices = matrices.reshape(*batch, count, count)
     steps = _steps(parts, time, timeline)
     if not apart:
         return matrices.expand(*batch[:-1], steps, count, count), None
     emissions = _unrepeated(add([_compact(f) for f in apart]).aligned((*outer, time, *names)))
     batch = emissions.shape[:dim]
-    emissions = emissions.expand(*batch, emissions.shape[dim] if matrices.shape[-3] > 1 else steps, *sizes)
-    return matrices, emissions.reshape(*batch, -1, count)
+    emissions = _grown(emissions, (*batch, emissions.shape[dim] if matrices.shape[-3] > 1 else steps, *sizes))
+    return matrices, emissions if len(sizes) == 1 else emissions.reshape(*batch, -1, count)
+
+
+def _grown(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor expanded to a shape; nothing is done, and nothing to be differentiated, where it has that shape."""
+    return tensor if tensor.shape == shape else tensor.expand(shape)
 
 
 def _unrepeated(tensor: Tensor) -> Tensor:

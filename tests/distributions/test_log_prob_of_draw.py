@@ -88,3 +88,37 @@ def test_the_bound_has_the_gradient_of_the_entropy():
     svi.step()
     # entropy of LogNormal: loc + log scale + constant, by loc and log scale
     assert svi.params["loc"].item() == pytest.approx(1.7, abs=1e-12)
+
+
+class TestNoise:
+    """A draw's noise is remembered for the latest draw alone, while nobody writes into it."""
+
+    def law(self):
+        return dist.Normal(torch.tensor([0.3, -1.2]).requires_grad_(), torch.tensor([0.5, 2.0]).requires_grad_())
+
+    def test_an_earlier_draw_and_a_foreign_one_have_their_own_noise(self):
+        d = self.law()
+        first, second = d.rsample(), d.rsample((4,))
+        for value in (second, first, first.detach(), second.clone(), torch.tensor([1.0, 2.0])):
+            torch.testing.assert_close(d.log_prob_of_draw(value), d.log_prob(value), rtol=1e-12, atol=1e-12)
+
+    def test_a_draw_that_was_written_into(self):
+        d = self.law()
+        draw = d.rsample()
+        with torch.no_grad():
+            draw.add_(1.0)
+        torch.testing.assert_close(d.log_prob_of_draw(draw), d.log_prob(draw), rtol=1e-12, atol=1e-12)
+
+    def test_an_expanded_law_knows_nothing_of_the_other_one(self):
+        d = self.law()
+        draw = d.rsample()
+        wide = d.expand((3, 2))
+        torch.testing.assert_close(wide.log_prob_of_draw(draw), d.log_prob(draw).expand(3, 2), rtol=1e-12, atol=1e-12)
+        other = wide.rsample()
+        torch.testing.assert_close(wide.log_prob_of_draw(other), wide.log_prob(other), rtol=1e-12, atol=1e-12)
+
+    def test_the_random_numbers_are_those_of_a_law_that_remembers_nothing(self):
+        torch.manual_seed(3)
+        ours = self.law().rsample((2,))
+        torch.manual_seed(3)
+        assert torch.equal(ours, dist.Normal(torch.tensor([0.3, -1.2]), torch.tensor([0.5, 2.0])).sample((2,)))

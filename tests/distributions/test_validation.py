@@ -381,3 +381,33 @@ class TestLookingOnce:
             data.neg_()
         with pytest.raises(ValueError, match="must lie in the support"):
             dist.Exponential(torch.ones(2)).log_prob(data)
+
+
+class TestLeastEntry:
+    """Two constraints on one tensor ask for its least entry, which is looked at once while nobody writes into it."""
+
+    def test_a_write_and_another_tensor_in_its_place_are_noticed(self) -> None:
+        x = torch.tensor([0.5, 0.5], requires_grad=True)
+        assert holds(constraints.simplex, x) and holds(constraints.positive, x)
+        with torch.no_grad():
+            x.copy_(torch.tensor([0.0, 1.0]))
+        assert holds(constraints.simplex, x) and not holds(constraints.positive, x)
+        for low in (0.1, -0.1) * 20:  # made and dropped, so that ids come again
+            assert holds(constraints.positive, torch.tensor([low, 1.0])) is (low > 0)
+
+    def test_it_is_looked_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        looks: list[torch.Tensor] = []
+        real = torch.Tensor.min
+        monkeypatch.setattr(torch.Tensor, "min", lambda x, *args: looks.append(x) or real(x, *args))
+        x = torch.tensor([0.5, 0.5], requires_grad=True)
+        assert holds(constraints.simplex, x) and holds(constraints.positive, x) and holds(constraints.nonnegative, x)
+        assert len(looks) == 1
+
+    def test_nan_and_inference_mode(self) -> None:
+        x = torch.tensor([math.nan, 1.0])
+        assert not holds(constraints.positive, x) and not holds(constraints.positive, x)
+        with torch.inference_mode():
+            y = torch.tensor([1.0, 2.0])
+            assert holds(constraints.positive, y)
+            y[0] = -1.0
+            assert not holds(constraints.positive, y)

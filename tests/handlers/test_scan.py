@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import warnings
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 import ppl
 import ppl.distributions as dist
 from ppl import handlers
+from ppl.distributions.validation import validation_enabled
 from ppl.infer import (
     SVI,
     Predictive,
@@ -416,6 +418,31 @@ def test_data_of_all_steps_are_checked() -> None:
         TraceEnum_ELBO()(model, nothing, xs)
 
 
+@pytest.mark.parametrize("bad", [-1, 3, 50])
+@pytest.mark.parametrize("place", [0, 1, 6])
+def test_categories_outside_are_refused_or_impossible_as_validation_is_switched(bad: int, place: int) -> None:
+    def model(xs: Tensor, seen: Tensor) -> None:
+        def step(z: Any, at: tuple[Tensor, Tensor]) -> tuple[Tensor, None]:
+            z = ppl.sample("z", dist.Categorical(TABLE[z]), infer=PARALLEL)
+            with handlers.mask(mask=at[1]):
+                ppl.sample("x", dist.Categorical(TABLE[z]), obs=at[0])
+            return z, None
+
+        ppl.scan(step, 0, (xs, seen))
+
+    loss, xs, seen = TraceEnum_ELBO(), torch.tensor([0, 1, 2, 2, 1, 0, 1]), torch.ones(7, dtype=torch.bool)
+    fine = loss(model, nothing, xs, seen)
+    wrong, hidden = xs.clone(), seen.clone()
+    wrong[place], hidden[place] = bad, False
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"site 'x'.*must lie in the support.*{bad}"):
+            loss(model, nothing, wrong, seen)
+        with validation_enabled(False):
+            assert loss(model, nothing, wrong, seen) == torch.inf
+            assert torch.allclose(loss(model, nothing, xs, seen), fine)
+        assert torch.allclose(loss(model, nothing, wrong, hidden), loss(model, nothing, xs, hidden))
+
+
 def test_first_carry_may_be_enumerated() -> None:
     xs = torch.randn(5, generator=torch.Generator().manual_seed(0))
     first = torch.tensor([0.2, 0.5, 0.3])
@@ -548,3 +575,32 @@ def test_enumerated_scans_within_scans_are_refused() -> None:
 
     with pytest.raises(ValueError, match="a scan within a scan cannot have enumerated sites"):
         TraceEnum_ELBO()(lambda: ppl.scan(outer, 0, length=2), nothing)
+
+
+@pytest.mark.parametrize("infer", [None, PARALLEL])
+def test_nothing_of_a_scan_waits_for_the_garbage_collector(infer: dict[str, str] | None) -> None:
+    def model(xs: Tensor) -> None:
+        def step(z: Any, x: Tensor) -> tuple[Tensor, None]:
+            with ppl.plate("data", 2):
+                z = ppl.sample("z", dist.Categorical(TABLE[z]), infer=infer)
+                ppl.sample("x", dist.Normal(LOC[z], 1.0), obs=x)
+            return z, None
+
+        ppl.scan(step, 0, xs)
+
+    def take() -> None:
+        with handlers.enum(first_available_dim=-2):
+            handlers.trace(model).get_trace(torch.zeros(5, 2)).compute_log_prob()
+
+    take()
+    gc.collect()
+    gc.disable()
+    try:
+        take()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert not [thing for thing in gc.garbage if isinstance(thing, Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()

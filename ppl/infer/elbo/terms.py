@@ -9,6 +9,7 @@ import torch
 from torch import Size, Tensor
 
 from ppl.distributions import validation
+from ppl.distributions.distribution import Distribution, ScoreParts
 from ppl.distributions.prototype import has_varying_support
 from ppl.infer.elbo.monte_carlo import check_score, is_monte_carlo, log_proposal, log_share, log_source
 from ppl.site import Site
@@ -146,19 +147,26 @@ def guide_terms(trace: Trace, enumerated: Names, into: Terms) -> Terms:
             into.weights[name] = to_factor(unmasked(trace, name), site)
             into.guide[name] = to_factor(-log_q, site)
             continue
-        with validation.trusted():
-            parts = site.fn.score_parts(site.tensor)
-        if isinstance(parts.score_function, Tensor):
+        parts = _score_parts(site)
+        if parts is not None and isinstance(parts.score_function, Tensor):
             into.scores[name] = to_factor(parts.score_function, site)
         if name in enumerated:
             into.weights[name] = _weight_of_draws(trace, name, name in into.scores)
-        if name in into.scores:
+        if parts is not None and name in into.scores:
             pathwise = parts.entropy_term
             if isinstance(pathwise, Tensor):
                 pathwise = masked(pathwise, site.mask) * site.scale
             log_q = log_q.detach() + (pathwise - pathwise.detach() if isinstance(pathwise, Tensor) else 0.0)
         into.guide[name] = to_factor(-log_q, site)
     return into
+
+
+def _score_parts(site: Site) -> ScoreParts | None:
+    """What a draw's density falls into; None where all of it is differentiated pathwise."""
+    if site.fn.has_rsample and type(site.fn).score_parts is Distribution.score_parts:
+        return None
+    with validation.trusted():
+        return site.fn.score_parts(site.tensor)
 
 
 def _weight_of_draws(trace: Trace, name: str, scored: bool) -> Factor:

@@ -1,0 +1,35 @@
+"""What is known of a tensor, told by the object and its version counter."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch import Tensor
+
+
+class Seen:
+    """A tensor that something is known of, as long as it is the same object and nobody writes into it.
+
+    It is not kept alive, and is no part of what is copied or written to a file: there nothing is known.
+
+    Args: known, what is known, if it is more than a fact.
+    """
+
+    __slots__ = ("_of", "_version", "known")
+
+    def __init__(self, tensor: Tensor | None = None, known: Any = None) -> None:
+        self._of = None if tensor is None else weakref.ref(tensor)
+        self._version, self.known = -1 if tensor is None else _version(tensor), known
+
+    def is_of(self, tensor: Tensor) -> bool:
+        """Whether this is the tensor, unchanged."""
+        return self._of is not None and self._of() is tensor and self._version == _version(tensor)
+
+    def __reduce__(self) -> tuple[type[Seen], tuple[()]]:
+        return Seen, ()
+
+
+def _version(tensor: Tensor) -> int:
+    """The version counter, which every write raises; -1 where there is none."""
+    return -1 if tensor.is_inference() else tensor._version
