@@ -57,6 +57,11 @@ class Plan:
         self._groups = _groups_of(optimizer, self.leaves)
         self._order = sorted(range(len(self.leaves)), key=self._groups.__getitem__)  # in which torch makes states
         self.packs, self.width = self._describe()
+        self._parameters: list[tuple[int, dict[str, Any], list[Tensor]]] = []  # places in carries, packs, leaves
+        place = 0
+        for pack in self.packs:
+            self._parameters.append((place, pack, [self.leaves[i] for i in pack["leaves"]]))
+            place += 1 + len(pack["states"])
         self._constants = [self._static(group) for group in optimizer.param_groups]
         first = next(iter(self.leaves), None)
         self._device = torch.device("cpu") if first is None else first.device
@@ -128,31 +133,33 @@ class Plan:
         return carries
 
     def refresh(self, carries: list[Tensor]) -> None:
-        """Put the parameters as they are now into carries, as `gather` does without `own`."""
-        place = 0
-        with torch.no_grad():
-            for pack in self.packs:
-                carries[place] = contiguous_join(pack, [self.leaves[i] for i in pack["leaves"]], own=False)
-                place += 1 + len(pack["states"])
+        """Put the parameters as they are now into carries, as `gather` does without `own`; with gradients switched off."""
+        for place, pack, leaves in self._parameters:
+            carries[place] = contiguous_join(pack, leaves, own=False)
 
-    def scatter(self, carries: Sequence[Tensor], steps_done: int, parameters: bool = True, states: bool = True) -> None:
+    def put(self, carries: Sequence[Tensor]) -> None:
+        """Copy parameters back into the leaves, and nothing else; with gradients switched off."""
+        spreads = self._spreads_of(carries)
+        for place, _, leaves in self._parameters:
+            torch._foreach_copy_(leaves, spreads[place](carries[place]))
+
+    def _spreads_of(self, carries: Sequence[Tensor]) -> list[Spread]:
+        if self._spreads is None:
+            packs = [pack for pack in self.packs for _ in range(1 + len(pack["states"]))]
+            self._spreads = [Spread(pack, carry) for pack, carry in zip(packs, carries, strict=True)]
+        return self._spreads
+
+    def scatter(self, carries: Sequence[Tensor], steps_done: int, parameters: bool = True) -> None:
         """Copy carries back into the leaves and the optimiser's own state, as after so many more steps.
 
-        Args: parameters, states: which of the two.
+        Args: parameters, whether to copy these; the state alone otherwise.
         """
         sources: list[Tensor] = []
         targets: list[Tensor] = []
         counts: list[Tensor] = []
         with torch.no_grad():
-            if self._spreads is None:
-                packs = [pack for pack in self.packs for _ in range(1 + len(pack["states"]))]
-                self._spreads = [Spread(pack, carry) for pack, carry in zip(packs, carries, strict=True)]
-            known = (
-                self._states()
-                if steps_done and states
-                else [self.optimizer.state.get(leaf, {}) for leaf in self.leaves]
-            )
-            packed = zip(self._spreads, carries, strict=True)
+            known = self._states() if steps_done else [self.optimizer.state.get(leaf, {}) for leaf in self.leaves]
+            packed = zip(self._spreads_of(carries), carries, strict=True)
             for pack in self.packs:
                 own = [known[i] for i in pack["leaves"]]
                 # while no step was done, buffers that are not there yet are zero, and stay so
@@ -161,10 +168,10 @@ class Plan:
                     if name is None and parameters:
                         targets += [self.leaves[i] for i in pack["leaves"]]
                         sources += spread(carry)
-                    elif name is not None and there and states:
+                    elif name is not None and there:
                         targets += [state[name] for state in own]
                         sources += spread(carry)
-                if steps_done and self._rule.counts and states:
+                if steps_done and self._rule.counts:
                     counts += [state["step"] for state in own]
             if targets:
                 torch._foreach_copy_(targets, sources)

@@ -42,7 +42,8 @@ class Single:
             self._rows = torch.cat((rows, rows.new_zeros(blocks.capacity, plan.width)))
             self._carries, self._seen = plan.gather(own=False), options
         else:
-            plan.refresh(self._carries)
+            with torch.no_grad():
+                plan.refresh(self._carries)
         written = blocks.step.current(blocks.written, arguments)
         start = torch.get_rng_state()
         try:
@@ -53,9 +54,9 @@ class Single:
         if found is None:
             torch.set_rng_state(start)
             return None
-        with uninterrupted():
+        with uninterrupted(), torch.no_grad():
             losses, self._carries, others = found
-            plan.scatter(self._carries, 1, states=False)
+            plan.put(self._carries)
             if plan.moves:
                 plan.commit(1)
             blocks.forget_gradients()

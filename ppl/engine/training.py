@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -349,10 +348,11 @@ class Blocks:
 
     def keep(self, others: Sequence[Tensor], written: Sequence[Tensor]) -> None:
         """Write state and buffers back that a call has given."""
-        self.state.update(zip(self.step.state, others, strict=False))
-        with torch.no_grad():
-            for tensor, value in zip(written, others[len(self.step.state) :], strict=True):
-                tensor.copy_(value)
+        if others:
+            self.state.update(zip(self.step.state, others, strict=False))
+            with torch.no_grad():
+                for tensor, value in zip(written, others[len(self.step.state) :], strict=True):
+                    tensor.copy_(value)
 
 
 def _holds_same(a: Tensor, b: Tensor) -> bool:
@@ -364,14 +364,19 @@ def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() or not tensor.untyped_storage().resizable() else tensor._version
 
 
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
+class uninterrupted:
     """Ctrl-C waits until the end of the block."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before: Iterable[Any] | None = None
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "pthread_sigmask"):
+            self._before = signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+
+_CTRL_C = frozenset({signal.SIGINT})

@@ -253,7 +253,7 @@ class SVI:
     def count(self, losses: Tensor) -> None:
         """Count steps that a program has taken."""
         self.num_steps += len(losses)
-        self._dtype, self._last = losses.dtype, losses[-1].item()
+        self._dtype, self._last = losses.dtype, (losses if len(losses) == 1 else losses[-1]).item()
 
     def _again(self, start: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """The loss of this step once more, at other parameters but with the same draws, for a line search."""
