@@ -13,22 +13,18 @@ from torch import Tensor
 
 from ppl.distributions.validation import is_validation_enabled
 from ppl.engine.bundle import Bundle
-from ppl.engine.optimizers import Outdated, Unsupported
-from ppl.engine.single import Single
-from ppl.engine.training import tensors_in
 from ppl.engine.undo import undone
 from ppl.handlers.replay import replay
 from ppl.handlers.trace import trace
 from ppl.infer.batches import Device
 from ppl.infer.bundles import load_bundle, write_bundle
-from ppl.infer.compiled import Compile, Way, compile_step
-from ppl.infer.descent import Descent
+from ppl.infer.compiled import Compile
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.infer.fit import FitResult, fit
-from ppl.infer.kinds import kind_of
 from ppl.infer.nan import KEPT, check_gradients, check_parameters, explain_nan
+from ppl.infer.programs import Programs
 from ppl.infer.run import SVIResult, run
-from ppl.infer.situation import is_same, situation_of
+from ppl.infer.way import Way
 from ppl.optim import as_optimizer
 from ppl.params import ParamStore
 from ppl.stack import sketched
@@ -73,9 +69,6 @@ class SVI:
         self.num_steps = 0  # steps taken so far
         self._optimizer: torch.optim.Optimizer | None = None
         self._scheduler: Any = None
-        self._latest: Single | Descent | None = (
-            None  # which program took the last step, and may hold the optimiser's state
-        )
         self._version = -1
         self.trained: list[tuple[str, Tensor]] = []  # names and leaves of what the optimiser updates
         self._pending: dict[str, Any] | None = None
@@ -83,8 +76,7 @@ class SVI:
         self._last = math.nan  # the latest loss
         self.is_checked = False  # whether an eager step has looked at everything
         self.ways: dict[Any, Way] = {}  # how earlier runs took their steps, by the kind of arguments
-        self._programs: dict[Any, Single | Descent] = {}  # of `compile`, by the kind of arguments
-        self._situation: tuple[Any, ...] = ()  # in which they were compiled
+        self._programs = Programs()  # of `compile`
         self.failed: tuple[Tensor, tuple[Any, ...], dict[str, Any]] | None = None  # the latest step, if it failed
 
     @property
@@ -146,10 +138,8 @@ class SVI:
             )
         if self._version != self.params.version:
             self.setup(*args, **kwargs)
-        elif self._programs:
-            found = self._compiled_step(args, kwargs)
-            if found is not None:
-                return found
+        elif self._programs and self._programs.step(self, args, kwargs):
+            return self._last
         start, means = torch.get_rng_state(), self.loss.baselines.means.copy()
         try:
             value = self._eager_step(start, args, kwargs)
@@ -201,53 +191,23 @@ class SVI:
             with undone():
                 self.evaluate_loss(*args, **kwargs)
             self.is_checked = True
-        if not is_same(situation_of(self), self._situation):
-            self._forget()
-        program = compile_step(self, args, kwargs)
-        self._situation = situation_of(self)
-        self._programs[kind_of(args, kwargs)] = program if isinstance(program, Descent) else Single(program)
-
-    def _compiled_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
-        if not is_same(situation_of(self), self._situation):
-            self._forget()
-        program = self._programs.get(kind_of(args, kwargs))
-        if program is not self._latest:
-            self._flush()
-            self._latest = program
-        if program is None:
-            return None
-        try:
-            found = program.step(tensors_in(args, kwargs), self.num_steps, self.count)
-        except (Outdated, Unsupported):  # the optimiser's options are no longer those that were compiled
-            self._forget()
-            return None
-        if found is None:
-            self._flush()
-            return None
-        return self._last
-
-    def _flush(self) -> None:
-        """Bring the optimiser's state up to date."""
-        if self._latest is not None:
-            self._latest.flush()
-            self._latest = None
+        self._programs.compile(self, args, kwargs)
 
     def _forget(self) -> None:
         """Forget compiled programs."""
-        self._flush()
-        self._programs.clear()
+        self._programs.forget()
         self.ways.clear()
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
         """The torch optimiser; None before the first step, or without parameters."""
-        self._flush()
+        self._programs.flush()
         return self._optimizer
 
     @property
     def scheduler(self) -> Any:
         """The learning-rate schedule, if there is one."""
-        self._flush()
+        self._programs.flush()
         return self._scheduler
 
     def count(self, losses: Tensor) -> None:
