@@ -1,5 +1,8 @@
 """Ways to sum out dims."""
 
+import math
+
+import pytest
 import torch
 
 from ppl.tensors.semiring import log_sum_exp, maximum
@@ -43,3 +46,17 @@ def test_maximum_over_several_dims_gives_its_gradient_to_one_entry():
     result.backward()
     assert result.item() == 7.0
     assert x.grad.sum() == 1.0 and sorted(x.grad.flatten().tolist()) == [0.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("columns", [3, 5000])
+def test_entries_that_count_for_nothing_in_small_and_large_sums(columns, dtype):
+    far = math.log(torch.finfo(dtype).tiny) + 1
+    column = torch.tensor([0.5, far, 2 * far, -torch.inf], dtype=dtype)
+    x = torch.stack([column, column - 3, torch.full_like(column, -torch.inf)], -1).repeat(1, columns)[:, :columns]
+    x.requires_grad_()
+    found = log_sum_exp(x, [0])
+    assert torch.equal(found.detach(), x.detach().logsumexp(0))
+    (slopes,) = torch.autograd.grad(found.sum(), x)
+    expected = x.detach().softmax(0).nan_to_num(0.0)
+    torch.testing.assert_close(slopes, expected, rtol=0, atol=1e-30)
