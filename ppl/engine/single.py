@@ -11,7 +11,7 @@ from torch import Tensor
 from ppl.engine.training import Blocks, uninterrupted
 
 #: Steps for which the optimiser's numbers are made ahead.
-AHEAD = 64
+AHEAD = 256
 
 
 class Single:
@@ -30,6 +30,10 @@ class Single:
 
     def step(self, arguments: Sequence[Tensor], num_steps: int, done: Callable[[Tensor], None]) -> Tensor | None:
         """Take a step; `Blocks.run` says what the arguments are, and what is returned."""
+        with torch.no_grad():  # once for all that follows
+            return self._step(arguments, num_steps, done)
+
+    def _step(self, arguments: Sequence[Tensor], num_steps: int, done: Callable[[Tensor], None]) -> Tensor | None:
         blocks, plan = self.blocks, self.blocks.plan
         given = blocks.bind(arguments)
         if given is None:
@@ -42,9 +46,8 @@ class Single:
             self._rows = torch.cat((rows, rows.new_zeros(blocks.capacity, plan.width)))
             self._carries, self._seen = plan.gather(own=False), options
         else:
-            with torch.no_grad():
-                plan.refresh(self._carries)
-        written = blocks.step.current(blocks.written, arguments)
+            plan.refresh(self._carries)
+        written = blocks.step.current(blocks.written, arguments) if blocks.written else []
         start = torch.get_rng_state()
         try:
             found = blocks.call(1, self._carries, self._rows[self._used : self._used + blocks.capacity], given, written)
@@ -54,7 +57,7 @@ class Single:
         if found is None:
             torch.set_rng_state(start)
             return None
-        with uninterrupted(), torch.no_grad():
+        with uninterrupted():
             losses, self._carries, others = found
             plan.put(self._carries)
             if plan.moves:
