@@ -23,8 +23,8 @@ class Seen:
         self._version, self.known = -1 if tensor is None else _version(tensor), known
 
     def is_of(self, tensor: Tensor) -> bool:
-        """Whether this is the tensor, unchanged."""
-        return self._of is not None and self._of() is tensor and self._version == _version(tensor)
+        """Whether this is the tensor, unchanged; never for one made in inference mode, whose writes nobody counts."""
+        return self._of is not None and self._of() is tensor and -1 != self._version == _version(tensor)
 
     def __reduce__(self) -> tuple[type[Seen], tuple[()]]:
         return Seen, ()
