@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ppl.tensors.rewind import is_recorded
+
 Reduction = Callable[[Tensor, Sequence[int]], Tensor]
 
 # From so many entries on, those are left out that beside the largest come near the smallest normal number, so that their
 # part of a gradient may lie below it: processors take many times as long over such numbers, and the sum is the same to its
-# last digit.
+# last digit. In recorded programs alone: without a compiler the mask costs more than it saves, and memory besides.
 _MANY = 1 << 14
 
 
@@ -21,7 +23,7 @@ def log_sum_exp(x: Tensor, dims: Sequence[int]) -> Tensor:
     top = x.detach().amax(tuple(dims), keepdim=True)
     top = torch.where(top.isfinite(), top, torch.zeros_like(top))
     below = x - top
-    if below.numel() >= _MANY:
+    if below.numel() >= _MANY and is_recorded():
         numbers = torch.finfo(x.dtype)
         below = below.masked_fill_(below < math.log(numbers.tiny / numbers.eps), -torch.inf)
     total = below.exp_().sum(tuple(dims))  # in place: one copy of the size of x, not two
