@@ -14,8 +14,8 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ppl.engine.generated import improved
 from ppl.engine.job import Call, Job, decode_job, is_fine, take_call, take_step
-from ppl.engine.kept import kept_tensors
 from ppl.engine.native import CannotCompile
 from ppl.engine.noise import fast_draws
 from ppl.tensors import native
@@ -125,29 +125,6 @@ def _numbers(job: Job | Call) -> dict[int, tuple[torch.Size, float, torch.dtype]
     return {i: (c.shape, c.item(), c.dtype) for i, c in job.program.constants.items()}
 
 
-def adds_at_places(module: torch.nn.Module) -> bool:
-    """Whether a graph, or a loop in it, adds numbers to a tensor at places that other tensors say.
-
-    Of several threads Inductor makes such additions atomic, and where it works in tiles of two dims it then counts the
-    place within the tile twice (torch 2.13): it writes beyond the tensor. In one thread it does not.
-    """
-    graphs = [part.graph for part in module.modules() if isinstance(part, torch.fx.GraphModule)]
-    names = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function"}
-    return any(part in name for name in names for part in _ADDING)
-
-
-_ADDING = (
-    "index_put",
-    "index_add",
-    "index_reduce",
-    "scatter",
-    "embedding",
-    "gather_backward",
-    "put_accumulate",
-    "aten.put",
-)
-
-
 def build(code: bytes, target: Path) -> None:
     """Compile a job into a package that `Loaded` reads."""
     with contextlib.suppress(CannotCompile, OSError):  # draws are made without it, too
@@ -161,10 +138,17 @@ def build(code: bytes, target: Path) -> None:
         "aot_inductor.precompile_headers": False,  # half of the time, and for one program only
         "cpp.vec_isa_ok": True,  # or else small programs are compiled first to see
     }
-    with warnings.catch_warnings(), torch.no_grad(), kept_tensors():
+    with warnings.catch_warnings(), torch.no_grad(), improved() as generated:
         warnings.simplefilter("ignore")  # torch's own
-        graph = Block(job) if isinstance(job, Job) else Once(job)
-        exported = torch.export.export(graph, tuple(job.examples()))
-        if adds_at_places(exported.graph_module):
-            options["cpp.threads"] = 1
-        torch._inductor.aoti_compile_and_package(exported, package_path=str(target), inductor_configs=options)
+        try:
+            _compile(job, target, options)
+        except Exception:
+            if not generated.adds_atomically:
+                raise
+            _compile(job, target, options | {"cpp.threads": 1})
+
+
+def _compile(job: Job | Call, target: Path, options: dict[str, Any]) -> None:
+    graph = Block(job) if isinstance(job, Job) else Once(job)
+    exported = torch.export.export(graph, tuple(job.examples()))
+    torch._inductor.aoti_compile_and_package(exported, package_path=str(target), inductor_configs=options)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._C import _aoti
 
 
-class Program:
+class Loaded:
     """A compiled program in memory. Raises: RuntimeError for a file that is none."""
 
     def __init__(self, package: Path) -> None:
@@ -26,14 +26,14 @@ class Program:
         return found
 
 
-_loaded: dict[Path, Program] = {}
+_loaded: dict[Path, Loaded] = {}
 
 
-def loaded(package: Path) -> Program:
+def loaded(package: Path) -> Loaded:
     """A compiled program, which is loaded once a process. Raises: RuntimeError for a file that is none."""
     if package not in _loaded:
         _keep_memory()
-        _loaded[package] = Program(package)
+        _loaded[package] = Loaded(package)
     return _loaded[package]
 
 

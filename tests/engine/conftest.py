@@ -34,23 +34,41 @@ def alone(monkeypatch):
 
 
 @pytest.fixture
-def quick(monkeypatch, alone):
-    """With compile="auto" the step is recorded at once; tells how many steps each call of a program took."""
+def at_once(monkeypatch):
+    """Runs with compile="auto" go over to the recorded program at once, and never start a compiler.
+
+    To be called with what takes the steps, `Blocks` or `Descent`: then it tells, by each call, what `note` says of it.
+    """
     monkeypatch.setenv("PPL_COMPILE", "auto")
     monkeypatch.setattr(programs, "LONG", 0.0)
     monkeypatch.setattr(programs, "VERY_LONG", float("inf"))
     monkeypatch.setattr(programs, "APART", 1)
     monkeypatch.setattr(programs, "PATIENCE", float("inf"))
-    taken = []
-    run = Blocks.run
 
-    def counted(self, n, *rest):
-        losses = run(self, n, *rest)
-        taken.append((0 if losses is None else n, self.is_compiled))
-        return losses
+    def count(kind, note=lambda n, blocks: n):
+        taken, run = [], kind.run
 
-    monkeypatch.setattr(Blocks, "run", counted)
-    return taken
+        def counted(self, n, *rest):
+            losses = run(self, n, *rest)
+            taken.append(note(0 if losses is None else n, self))
+            return losses
+
+        monkeypatch.setattr(kind, "run", counted)
+        return taken
+
+    return count
+
+
+@pytest.fixture
+def quick(alone, at_once):
+    """The same for blocks; tells how many steps each call of a program took, and whether it was compiled."""
+    return at_once(Blocks, lambda n, blocks: (n, blocks.is_compiled))
+
+
+@pytest.fixture
+def replayed(at_once):
+    """The same for blocks; tells how many steps each call took."""
+    return at_once(Blocks)
 
 
 @pytest.fixture
@@ -69,23 +87,3 @@ def package():
     svi.setup(*rough_runs.ARGS)
     job = programs.blocks_of(svi, programs.rehearse(svi, rough_runs.ARGS, {}).step).job().encode()
     return Compilation(job, cache.key_of(job)).wait()
-
-
-@pytest.fixture
-def replayed(monkeypatch):
-    """Runs with compile="auto" go over to the recorded program at once, and never start a compiler."""
-    monkeypatch.setenv("PPL_COMPILE", "auto")
-    monkeypatch.setattr(programs, "LONG", 0.0)
-    monkeypatch.setattr(programs, "VERY_LONG", float("inf"))
-    monkeypatch.setattr(programs, "APART", 1)
-    monkeypatch.setattr(programs, "PATIENCE", float("inf"))
-    taken = []
-    run = Blocks.run
-
-    def counted(self, n, *rest):
-        losses = run(self, n, *rest)
-        taken.append(0 if losses is None else n)
-        return losses
-
-    monkeypatch.setattr(Blocks, "run", counted)
-    return taken

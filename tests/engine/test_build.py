@@ -1,5 +1,7 @@
 """What is seen to before a program is compiled."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -9,37 +11,27 @@ from torch._higher_order_ops.while_loop import while_loop
 
 import ppl
 import ppl.distributions as dist
-from ppl.engine.build import adds_at_places
+from ppl.engine.generated import improved
 from ppl.infer import SVI, TraceEnum_ELBO
 from ppl.infer.autoguide import AutoDelta
 
 
-class Loop(torch.nn.Module):
-    def __init__(self, body):
-        super().__init__()
-        self.body = body
-
+class Adding(torch.nn.Module):
     def forward(self, x, index):
         def turn(i, x):
-            return i + 1, self.body(x, index)
+            return i + 1, x.index_add(0, index, x[index])
 
         return while_loop(lambda i, x: i < 3, turn, (torch.zeros((), dtype=torch.int64), x))
 
 
-@pytest.mark.parametrize(
-    ("body", "adds"),
-    [
-        (lambda x, index: x[index].sum() + x, False),
-        (lambda x, index: x.index_add(0, index, x[index]), True),
-        (lambda x, index: x.index_put((index,), x[index], accumulate=True), True),
-        (lambda x, index: x.scatter_add(0, index[:, None].expand(-1, 3), x[index]), True),
-    ],
-    ids=["read", "index_add", "index_put", "scatter_add"],
-)
-def test_additions_at_places_are_seen_within_loops(body, adds):
-    index = torch.tensor([0, 2, 2, 1])
-    exported = torch.export.export(Loop(body), (torch.ones(4, 3), index))
-    assert adds_at_places(exported.graph_module) is adds
+def test_code_that_adds_atomically_is_not_compiled(tmp_path):
+    exported = torch.export.export(Adding(), (torch.ones(16, 16), torch.arange(16)))
+    with improved() as generated, pytest.raises(Exception, match="AddsAtomically"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own
+        torch._inductor.aoti_compile_and_package(
+            exported, package_path=str(tmp_path / "x.pt2"), inductor_configs={"cpp.threads": 2, "cpp.vec_isa_ok": True}
+        )
+    assert generated.adds_atomically
 
 
 @pytest.mark.slow

@@ -177,6 +177,10 @@ def double(x):
     return 2 * x
 
 
+def triple(x):
+    return 3 * x
+
+
 class Settings:
     def __init__(self, factor=1.0):
         self.factor = factor
@@ -188,7 +192,7 @@ TRANSFORM = double
 
 def set_function():
     global TRANSFORM
-    TRANSFORM = lambda x: 3 * x  # noqa: E731
+    TRANSFORM = triple
 
 
 def set_object():

@@ -9,7 +9,7 @@ import torch
 import ppl
 import ppl.distributions as dist
 from ppl.engine.gradients import Gradients
-from ppl.infer import SVI, Trace_ELBO, TraceEnum_ELBO, compiled
+from ppl.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from ppl.infer.autoguide import AutoDelta
 from ppl.infer.compiled import rehearse
 from ppl.infer.descent import Descent
@@ -34,23 +34,8 @@ class Signs(torch.optim.Optimizer):
 
 
 @pytest.fixture
-def replayed(monkeypatch):
-    """Runs with compile="auto" go over to the recorded program at once, and never start a compiler."""
-    monkeypatch.setenv("PPL_COMPILE", "auto")
-    monkeypatch.setattr(compiled, "LONG", 0.0)
-    monkeypatch.setattr(compiled, "VERY_LONG", float("inf"))
-    monkeypatch.setattr(compiled, "APART", 1)
-    monkeypatch.setattr(compiled, "PATIENCE", float("inf"))
-    taken = []
-    run = Descent.run
-
-    def counted(self, n, *rest):
-        losses = run(self, n, *rest)
-        taken.append(0 if losses is None else n)
-        return losses
-
-    monkeypatch.setattr(Descent, "run", counted)
-    return taken
+def replayed(at_once):
+    return at_once(Descent)
 
 
 def check(svi, args, replayed, rtol=1e-10):
