@@ -28,7 +28,6 @@ class Choice(Distribution):
     _given: str  # the parameter's name
     _weights: Tensor  # the parameter as it came
     _source: Choice  # what it was expanded from, if it was
-    _positive = Seen()  # the parameter, if all probabilities are known to be above 0
     _support = Seen()  # the support, if somebody listed it
 
     def _take_weights(
@@ -55,10 +54,7 @@ class Choice(Distribution):
             else:
                 known = weights.detach()
                 least, most = known.sum(-1).aminmax()
-                low = known.min().item()
-                sure = low >= 0 and least.item() > 0 and most.item() < math.inf
-                if low > 0:
-                    fields["_positive"] = Seen(weights)
+                sure = known.min().item() >= 0 and least.item() > 0 and most.item() < math.inf
             if not sure:
                 getattr(self, name)  # what is looked at: NaN where the total is 0
                 validation.check_arguments(self)
@@ -86,20 +82,17 @@ class Choice(Distribution):
             return few.expand(self.param_shape)
         if self._given == "logits":
             return torch.log_softmax(self._weights, -1)
-        if self._positive.is_of(self._weights):
-            return self._weights.log() - self._weights.sum(-1, keepdim=True).log()
-        probs: Tensor = self.probs
-        never = probs == 0
-        return probs.masked_fill(never, 1.0).log().masked_fill(never, -math.inf)
+        # no gradient comes through `relu` where it is 0, be what arrives there infinite or NaN
+        return self._weights.relu().log() - self._weights.sum(-1, keepdim=True).log()
 
     def note_support(self, values: Tensor, dim: int) -> None:
         vars(self)["_support"] = Seen(values, dim)
 
     def _of_support(self, value: Tensor, table: Tensor) -> Tensor | None:
         """The entries of a table (*batch, K) at a value that is the whole support; None for any other value."""
-        if not self._support.is_of(value):
+        dim: int | None = self._support.of(value)
+        if dim is None:
             return None
-        dim: int = self._support.known
         missing = -dim - (table.dim() - 1)
         if missing > 0:
             table = table.reshape((1,) * missing + table.shape)

@@ -44,8 +44,9 @@ class Normal(LocationScale, torch.distributions.Normal, Distribution):
     def log_prob_of_draw(self, draw: Tensor) -> Tensor:
         if type(self) is not Normal:  # a class of one's own may draw in another way
             return self.log_prob(draw)
-        if self._drawn.is_of(draw):
-            return self._density_at(self._drawn.known)
+        noise = self._drawn.of(draw)
+        if noise is not None:
+            return self._density_at(noise)
         # the noise behind the draw, of which no parameter is part
         return self._density_at((draw.detach() - self.loc.detach()) / self.scale.detach())
 

@@ -68,7 +68,7 @@ class Subsample(Distribution):
         if value.shape != self.event_shape or value.dtype != torch.int64 or not self.subsample_size:
             return False
         known = _wholes.get(id(value))
-        if known is not None and known.known == self.size and known.is_of(value):
+        if known is not None and known.of(value) == self.size:
             return True
         low, high = value.aminmax()
         return low.item() >= 0 and high.item() < self.size

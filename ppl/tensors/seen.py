@@ -9,22 +9,24 @@ from torch import Tensor
 
 
 class Seen:
-    """A tensor that something is known of, as long as it is the same object and nobody writes into it.
+    """What is known of a tensor, as long as it is the same object and nobody writes into it.
 
     It is not kept alive, and is no part of what is copied or written to a file: there nothing is known.
-
-    Args: known, what is known, if it is more than a fact.
     """
 
-    __slots__ = ("_of", "_version", "known")
+    __slots__ = ("_known", "_of", "_version")
 
     def __init__(self, tensor: Tensor | None = None, known: Any = None) -> None:
         self._of = None if tensor is None else weakref.ref(tensor)
-        self._version, self.known = -1 if tensor is None else _version(tensor), known
+        self._version, self._known = -1 if tensor is None else _version(tensor), known
 
-    def is_of(self, tensor: Tensor) -> bool:
-        """Whether this is the tensor, unchanged; never for one made in inference mode, whose writes nobody counts."""
-        return self._of is not None and self._of() is tensor and -1 != self._version == _version(tensor)
+    def of(self, tensor: Tensor) -> Any:
+        """What is known, if this is the tensor, unchanged; else None, and for one made in inference mode, whose writes nobody counts.
+
+        It is one question, because other threads may put another object of this class in its place meanwhile.
+        """
+        same = self._of is not None and self._of() is tensor and -1 != self._version == _version(tensor)
+        return self._known if same else None
 
     def __reduce__(self) -> tuple[type[Seen], tuple[()]]:
         return Seen, ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+import sys
 import threading
 
 import pytest
@@ -166,7 +167,7 @@ class TestSupport:
                 ppl.sample(name, d, infer={"enumerate": "parallel"})
 
         def run() -> None:
-            for _ in range(20):
+            for _ in range(300):
                 with enum(first_available_dim=-1):
                     record = trace(model).get_trace()
                 for number, name in enumerate("abc"):
@@ -175,8 +176,13 @@ class TestSupport:
                         wrong.append(found)
 
         threads = [threading.Thread(target=run) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)  # so that they meet everywhere
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(usual)
         assert not wrong
