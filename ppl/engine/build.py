@@ -18,7 +18,20 @@ from ppl.engine.generated import improved
 from ppl.engine.job import Call, Job, decode_job, is_fine, take_call, take_step
 from ppl.engine.native import CannotCompile
 from ppl.engine.noise import fast_draws
+from ppl.engine.rules import parameters
 from ppl.tensors import native
+from ppl.tensors.triangular import is_wide, solve_matrix
+
+
+def _log1p(z: Tensor) -> Tensor:
+    """log(1 + z) for 0 <= z <= 1: what the sum was rounded by is added to its log."""
+    total = 1 + z
+    return total.log() + (z - (total - 1)) / total
+
+
+def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
+    z = (-x.abs()).exp()
+    return x.clamp(max=0) - _log1p(z), z
 
 
 def _slope_of_log_sigmoid(grad: Tensor, x: Tensor, buffer: Tensor) -> Tensor:
@@ -26,8 +39,26 @@ def _slope_of_log_sigmoid(grad: Tensor, x: Tensor, buffer: Tensor) -> Tensor:
     return grad * torch.where(x < 0, 1.0, z) / (1 + z)
 
 
-# Operations for which the compiler's own formulas are slow, as this one's detours through integers.
-_CHEAPER = {torch.ops.aten.log_sigmoid_backward.default: _slope_of_log_sigmoid}
+def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    scaled = x * beta
+    value = (scaled.clamp(min=0) + _log1p((-scaled.abs()).exp())) / beta
+    return torch.where(scaled > threshold, x, value)
+
+
+def _solve_triangular(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
+    if not left or unitriangular or not is_wide(b):
+        return NotImplemented
+    return solve_matrix(a, b, upper)
+
+
+# Operations for which the compiler's own ways are slow: detours through integers, a log1p that costs six times an exp, and
+# many right-hand sides of a triangular matrix one after another.
+_CHEAPER: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.log_sigmoid_forward.default: _log_sigmoid,
+    torch.ops.aten.log_sigmoid_backward.default: _slope_of_log_sigmoid,
+    torch.ops.aten.softplus.default: _softplus,
+    torch.ops.aten.linalg_solve_triangular.default: _solve_triangular,
+}
 
 
 class Block(torch.nn.Module):
@@ -64,7 +95,7 @@ class Block(torch.nn.Module):
         if job.unroll > 1:
             state = while_loop(lambda i, *_: i + job.unroll <= n, steps(job.unroll), state)
         _, losses, *after = while_loop(lambda i, *_: i < n, steps(1), state)
-        return (*after, losses, is_fine(losses, n, after[: len(job.carries)]))
+        return (*after, losses, is_fine(losses, parameters(job.packs, after)))
 
 
 def _as_graph(job: Job) -> torch.fx.GraphModule:
@@ -112,13 +143,17 @@ class Once(torch.nn.Module):
 
     def __init__(self, job: Call) -> None:
         super().__init__()
-        self.job = job
-        self.numbers = _numbers(job)
+        numbers = _numbers(job)
+
+        def call(*inputs: Tensor) -> list[Tensor]:
+            constants = {i: torch.full(shape, x, dtype=dtype) for i, (shape, x, dtype) in numbers.items()}
+            return take_call(job, inputs, constants)
+
+        self.graph = make_fx(call, _CHEAPER)(*job.examples())
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The outputs, and what the written inputs have become."""
-        constants = {i: torch.full(shape, x, dtype=dtype) for i, (shape, x, dtype) in self.numbers.items()}
-        return tuple(take_call(self.job, inputs, constants))
+        return tuple(self.graph(*inputs))
 
 
 def _numbers(job: Job | Call) -> dict[int, tuple[torch.Size, float, torch.dtype]]:

@@ -135,7 +135,7 @@ def take_call(
     found = [known[i].clone() if i in copies else known[i] for i in job.outputs] + [known[i] for i in job.written]
     if job.watched:
         loss, *others = (known[i] for i in job.watched)
-        found.append(is_fine(loss.reshape(1), 1, others))
+        found.append(is_fine(loss, others))
     return found
 
 
@@ -180,10 +180,13 @@ def take_step(
     return loss, [t.contiguous() for t in after]
 
 
-def is_fine(losses: Tensor, n: Tensor | int, carries: Sequence[Tensor]) -> Tensor:
-    """Whether the first `n` losses and all carries are finite, a scalar; if not, eager steps say why."""
-    taken = torch.arange(len(losses), device=losses.device) < n
-    fine = ~(~losses.isfinite() & taken).any()
-    for carry in carries:
-        fine = fine & carry.isfinite().all()
+def is_fine(losses: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """Whether losses and some other tensors are finite, a scalar; if not, eager steps say why.
+
+    After a gradient that is not finite, neither is its parameter, whatever the optimiser, so that buffers need not be
+    looked at.
+    """
+    fine = losses.isfinite().all()
+    for other in others:
+        fine = fine & other.isfinite().all()
     return fine

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppl.engine.job import Call, Job, is_fine, take_call, take_step
 from ppl.engine.program import Op, Program, Ref, mapped
+from ppl.engine.rules import parameters
 
 # Operations whose functions in the torch namespace take the same arguments in the same order, at half the cost of a call.
 _QUICK = frozenset(
@@ -110,7 +111,7 @@ class Replay:
                 loss, carries = take_step(job, carries, rows[i], noise, given, job.program.constants, self._step)
                 losses.append(loss)
         found = torch.stack(losses)
-        return [*carries, found, is_fine(found, n, carries[: len(job.carries)])]
+        return [*carries, found, is_fine(found, parameters(job.packs, carries))]
 
 
 class ReplayCall:

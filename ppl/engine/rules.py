@@ -6,6 +6,7 @@ can hold. What changes with the number of the step or with a schedule comes as a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -221,8 +222,12 @@ def update(
 def unpack(statics: Sequence[Static], carries: Sequence[Tensor]) -> list[Tensor]:
     """The parameters that lie in the carries, in the order of the leaves, as views with their shapes."""
     found: dict[int, Tensor] = {}
-    at = 0
-    for static in statics:
-        found |= zip(static["leaves"], split(static, carries[at]), strict=True)
-        at += 1 + len(static["states"])
+    for static, packed in zip(statics, parameters(statics, carries), strict=True):
+        found |= zip(static["leaves"], split(static, packed), strict=True)
     return [found[leaf] for leaf in sorted(found)]
+
+
+def parameters(statics: Sequence[Static], carries: Sequence[Tensor]) -> list[Tensor]:
+    """The packs of parameters among the carries, without the optimiser's buffers."""
+    ends = itertools.accumulate(1 + len(static["states"]) for static in statics)
+    return [carries[at] for at in (0, *ends)[: len(statics)]]

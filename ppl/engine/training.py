@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
@@ -31,8 +32,8 @@ Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 LONGEST, AHEAD = 1024, 2**23
 #: Entries of a tensor that is compared before each call, lest it was changed through `.data`, which torch does not count.
 SMALL = 1024
-#: Operations in a step that is so small that a turn of the loop takes several.
-FEW = 250
+#: Operations in a step, and entries that they make, which are so few that a turn of the loop takes several steps.
+FEW, SHORT = 250, 2**17
 
 
 @dataclass(slots=True)
@@ -67,6 +68,11 @@ class Step:
             if a is not b and i not in self.arguments and not torch.equal(a, b):
                 return f"a tensor of shape {tuple(a.shape)} that was made outside of torch (by numpy, say) changes"
         return ""
+
+    def entries(self) -> int:
+        """How many numbers the operations of a step make."""
+        made = (i for op in self.parts.step.ops for i in op.makes())
+        return sum(math.prod(self.recording.specs[i].shape) for i in made if i in self.recording.specs)
 
     def others(self) -> list[int]:
         """The step's static inputs that come from outside as they are."""
@@ -276,7 +282,7 @@ class Blocks:
             [Spec.of(buffer) for buffer in self.noise.buffers],
             spec.dtype,
             torch.get_num_threads(),
-            4 if len(program.ops) <= FEW else 1,
+            4 if len(program.ops) <= FEW and step.entries() <= SHORT else 1,
             torch.get_default_dtype(),
         )
 

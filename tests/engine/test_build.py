@@ -11,9 +11,49 @@ from torch._higher_order_ops.while_loop import while_loop
 
 import ppl
 import ppl.distributions as dist
+from ppl.engine import capture
+from ppl.engine.build import _CHEAPER
 from ppl.engine.generated import improved
 from ppl.infer import SVI, TraceEnum_ELBO
 from ppl.infer.autoguide import AutoDelta
+
+aten = torch.ops.aten
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float32, 5e-7), (torch.float64, 1e-15)])
+def test_cheaper_ways_are_as_exact(dtype, digits):
+    x = torch.cat([torch.linspace(-87, 87, 4001), torch.logspace(-30, 1, 500), -torch.logspace(-30, 1, 500)]).double()
+    x = x.to(dtype).double()  # the same numbers in both
+    below = (-x.abs()).exp().log1p()
+    cases = [
+        (aten.log_sigmoid_forward.default, x.clamp(max=0) - below, ()),
+        (aten.softplus.default, x.clamp(min=0) + below, (1, 200)),
+        (aten.softplus.default, x.clamp(min=0) + 2 * (-x.abs() / 2).exp().log1p(), (0.5, 200)),
+    ]
+    for op, expected, options in cases:
+        found = _CHEAPER[op](x.to(dtype), *options)
+        found = found[0] if isinstance(found, tuple) else found
+        torch.testing.assert_close(found.double(), expected, rtol=digits, atol=0)
+    usual = torch.nn.functional.softplus(x)  # from its threshold on, the number itself
+    torch.testing.assert_close(_CHEAPER[aten.softplus.default](x), usual, rtol=1e-15, atol=0)
+
+
+def test_cheaper_ways_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("PPL_COMPILE", "auto")
+    torch.manual_seed(0)
+    lower = torch.randn(5, 5, dtype=torch.float64).tril(-1) + 2 * torch.eye(5, dtype=torch.float64)
+    given = torch.randn(40, dtype=torch.float64) * 30, lower, torch.randn(5, 300, dtype=torch.float64)
+
+    def fn(x, lower, b):
+        functional = torch.nn.functional
+        solved = torch.linalg.solve_triangular(lower, b, upper=False)
+        up = torch.linalg.solve_triangular(lower.mT, b, upper=True)
+        return functional.softplus(x), functional.logsigmoid(x), solved, up
+
+    program = capture(fn, *given)
+    program.compile()
+    for found, expected in zip(program(*given), fn(*given), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-300)
 
 
 class Adding(torch.nn.Module):
