@@ -78,7 +78,7 @@ class Step:
         """The step's static inputs that come from outside as they are."""
         return [i for i in self.parts.given if i in self.recording.tensors]
 
-    def current(self, inputs: Sequence[int], arguments: Sequence[Tensor]) -> list[Tensor]:
+    def current(self, inputs: Iterable[int], arguments: Sequence[Tensor]) -> list[Tensor]:
         """What inputs from outside are now, which may be arguments."""
         known, places = self.recording.tensors, self.arguments
         return [arguments[places[i]] if i in places else known[i] for i in inputs]
@@ -90,8 +90,8 @@ class Step:
         """
         known = self.recording.tensors
         places = self.arguments
-        sources = self.current(list(self.parts.before.inputs), arguments)
-        key = [(id(source), _version(source)) for source in sources]
+        sources = self.current(self.parts.before.inputs, arguments)
+        key = [(id(source), None if source.numel() <= SMALL else _version(source)) for source in sources]
         if self.bound is None or key != self.bound[0] or not all(map(_holds_same, *self.bound[2])):
             tensors = {**known, **{i: arguments[place] for i, place in places.items()}}
             if any(Spec.of(tensors[i]) != self.recording.program.inputs[i] for i in places):
@@ -100,7 +100,7 @@ class Step:
             if given is None:
                 return None
             looked_at = zip(sources, key, strict=True)
-            uncounted = [x for x, (_, version) in looked_at if version is None or x.numel() <= SMALL]
+            uncounted = [x for x, (_, version) in looked_at if version is None]
             copies = [source.clone() for source in uncounted]
             self.bound = key, given, (uncounted, copies), sources  # which live as long as their ids are known
         return self.bound[1]

@@ -23,7 +23,7 @@ _SWITCHES = ("no_grad", "enable_grad", "set_grad_enabled", "is_grad_enabled", "r
 
 def situation_of(svi: SVI) -> tuple[Any, ...]:
     """What a program is recorded from besides the arguments; it serves as long as this is the same."""
-    treated = [leaf.requires_grad + 2 * len(leaf._backward_hooks or ()) for _, leaf in svi.trained]
+    treated = [leaf.requires_grad if not (hooks := leaf._backward_hooks) else 2 + len(hooks) for _, leaf in svi.trained]
     parts = svi.model, svi.guide, svi.loss, svi._optimizer, svi.params
     return *parts, svi.params.version, torch.get_default_dtype(), *treated
 
