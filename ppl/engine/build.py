@@ -51,13 +51,18 @@ def _solve_triangular(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, u
     return solve_matrix(a, b, upper)
 
 
-# Operations for which the compiler's own ways are slow: detours through integers, a log1p that costs six times an exp, and
-# many right-hand sides of a triangular matrix one after another.
-_CHEAPER: dict[Any, Callable[..., Any]] = {
+def _mul(a: Tensor, b: Tensor | complex) -> Any:
+    return a * 0.0 if type(b) is int and b == 0 and a.is_floating_point() else NotImplemented
+
+
+# Operations for which the compiler's own ways are slow (detours through integers, a log1p that costs six times an exp, many
+# right-hand sides of a triangular matrix one after another) or wrong (0 * NaN, which it says is 0 if the 0 is an integer).
+_OTHERWISE: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.log_sigmoid_forward.default: _log_sigmoid,
     torch.ops.aten.log_sigmoid_backward.default: _slope_of_log_sigmoid,
     torch.ops.aten.softplus.default: _softplus,
     torch.ops.aten.linalg_solve_triangular.default: _solve_triangular,
+    torch.ops.aten.mul.Tensor: _mul,
 }
 
 
@@ -92,7 +97,11 @@ class Block(torch.nn.Module):
             return turn
 
         state = (torch.zeros((), dtype=torch.int64, device=rows.device), losses, *carries)
-        if job.unroll > 1:
+        if job.in_place:
+            state = steps(1)(
+                *state
+            )  # the first step makes new tensors, which belong to the loop: inputs belong to others
+        elif job.unroll > 1:
             state = while_loop(lambda i, *_: i + job.unroll <= n, steps(job.unroll), state)
         _, losses, *after = while_loop(lambda i, *_: i < n, steps(1), state)
         return (*after, losses, is_fine(losses, parameters(job.packs, after)))
@@ -120,7 +129,7 @@ def _as_graph(job: Job) -> torch.fx.GraphModule:
             loss = torch.where((known[i] == known[i]).all(), loss, torch.full_like(loss, float("nan")))
         return [loss, *after]
 
-    graph: torch.fx.GraphModule = make_fx(step, _CHEAPER)(*examples[:count], *rows, *examples[start:])
+    graph: torch.fx.GraphModule = make_fx(step, _OTHERWISE)(*examples[:count], *rows, *examples[start:])
     return graph
 
 
@@ -149,7 +158,7 @@ class Once(torch.nn.Module):
             constants = {i: torch.full(shape, x, dtype=dtype) for i, (shape, x, dtype) in numbers.items()}
             return take_call(job, inputs, constants)
 
-        self.graph = make_fx(call, _CHEAPER)(*job.examples())
+        self.graph = make_fx(call, _OTHERWISE)(*job.examples())
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The outputs, and what the written inputs have become."""
@@ -173,7 +182,9 @@ def build(code: bytes, target: Path) -> None:
         "aot_inductor.precompile_headers": False,  # half of the time, and for one program only
         "cpp.vec_isa_ok": True,  # or else small programs are compiled first to see
     }
-    with warnings.catch_warnings(), torch.no_grad(), improved() as generated:
+    # after the counter and the losses come parameters and the optimiser's buffers, no two of which can be one tensor
+    own = range(2, 2 + len(job.carries)) if isinstance(job, Job) and job.in_place else range(0)
+    with warnings.catch_warnings(), torch.no_grad(), improved(own) as generated:
         warnings.simplefilter("ignore")  # torch's own
         try:
             _compile(job, target, options)

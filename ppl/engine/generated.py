@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch._inductor import config
+from torch._inductor import config, graph, ir
 from torch._inductor.codegen import common
 from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
 from torch._inductor.virtualized import V
@@ -51,13 +51,34 @@ def _wrapper_for(seen: Generated) -> type[CppWrapperCpu]:
     return Wrapper
 
 
+def _graph_for(own: range) -> type[graph.SubgraphLowering]:
+    class Part(graph.SubgraphLowering):
+        def placeholder(self, target: str, args: Any, kwargs: Any) -> Any:  # type: ignore[override]
+            found = super().placeholder(target, args, kwargs)
+            name, place = self.graph_input_names[-1], len(self.graph_input_names) - 1
+            given = self.graph_inputs_original[name]
+            if "while_loop_body" not in self.name or place not in own or type(given) is not ir.InputBuffer:
+                return found
+            own_one = ir.DonatedBuffer(name=name, layout=given.layout)
+            found = ir.TensorBox.create(own_one)
+            self.graph_inputs[name], self.graph_inputs_original[name] = found, own_one
+            return found
+
+    return Part
+
+
 @contextlib.contextmanager
-def improved() -> Iterator[Generated]:
-    """Within, programs for the CPU keep their small tensors (see `kept.h`), and `AddsAtomically` is raised."""
+def improved(own: range = range(0)) -> Iterator[Generated]:
+    """Within, programs for the CPU keep their small tensors (see `kept.h`), and `AddsAtomically` is raised.
+
+    Args: own, those of a loop's carries that its turns may write into, by place.
+    """
     common.init_backend_registration()
-    usual, seen = common.device_codegens["cpu"], Generated()
+    usual, seen, usual_part = common.device_codegens["cpu"], Generated(), graph.SubgraphLowering
     common.device_codegens["cpu"] = dataclasses.replace(usual, cpp_wrapper_codegen=_wrapper_for(seen))
+    graph.SubgraphLowering = _graph_for(own)  # type: ignore[misc]  # which is what a loop's parts are made by
     try:
         yield seen
     finally:
         common.device_codegens["cpu"] = usual
+        graph.SubgraphLowering = usual_part  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ppl.engine.draw import usual_stride
 from ppl.engine.optimizers import unpack, update
+from ppl.engine.packing import SMALL
 from ppl.engine.program import Program, Spec, decode, encode
 
 
@@ -59,6 +61,11 @@ class Job:
             content[name] = [Spec.decode(spec) for spec in content[name]]
         content |= {"rows": content["rows"][0]} | {name: decode(content[name]) for name in ("dtype", "default")}
         return cls(**content)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether turns of the loop write into large parameters and buffers, in place of making new ones."""
+        return any(math.prod(spec.shape) >= SMALL for spec in self.carries)
 
     def examples(self) -> list[Tensor]:
         """Inputs of a block, of zeros."""
