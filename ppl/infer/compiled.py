@@ -331,26 +331,38 @@ class Stepper:
             self._pending = None
 
 
-def compile_step(svi: SVI, args: Args, kwargs: Kwargs) -> Blocks | Descent:
-    """The step for such arguments, compiled. Raises: ValueError saying why it cannot be."""
+def recorded_step(svi: SVI, args: Args, kwargs: Kwargs, caller: str) -> Blocks | Descent:
+    """The step for such arguments, its operations done one after another.
+
+    Args: caller, what messages begin with.
+    Raises: ValueError saying why it cannot be recorded.
+    """
     try:
-        operators.are_ready(start=True, wait=True)
         rehearsal = rehearse(svi, args, kwargs)
         if rehearsal.effects:
-            _warn(f"SVI compiles the step nevertheless. {describe(rehearsal.effects)}", stacklevel=4)
+            _warn(f"{caller} goes on nevertheless. {describe(rehearsal.effects)}", stacklevel=4)
         first, step = rehearsal.step, rehearse(svi, args, kwargs).step
         why = step.same_as(first)
         if why:
             raise CannotCapture(f"The program changes from step to step: {why}.")
         blocks = blocks_of(svi, step)
-        job = blocks.job().encode()
-        key = cache.key_of(job)
-        for _ in range(2):  # the second time, after a program that is gone or was none
+    except Unsupported as error:
+        raise ValueError(f"{caller}: {error}") from error
+    blocks.load(None)
+    return blocks
+
+
+def compile_blocks(blocks: Blocks | Descent) -> None:
+    """Wait until a recorded step is compiled, and use that. Raises: ValueError saying why it cannot be compiled."""
+    job = blocks.job().encode()
+    key = cache.key_of(job)
+    for _ in range(2):  # the second time, after a program that is gone or was none
+        try:
             package = _loaded[key] if key in _loaded else Compilation(job, key).wait()
-            if load(blocks, key, package):
-                return blocks
-    except (Unsupported, CompileError) as error:
-        raise ValueError(f"SVI.compile: {error}") from error
+        except CompileError as error:
+            raise ValueError(f"SVI.compile: {error}") from error
+        if load(blocks, key, package):
+            return
     raise ValueError(f"SVI.compile: the compiled program cannot be loaded from {package}.")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ppl.engine import operators
+from ppl.engine.background import CompileError
 from ppl.engine.optimizers import Outdated, Unsupported
 from ppl.engine.single import Single
 from ppl.engine.training import tensors_in
-from ppl.infer.compiled import compile_step
+from ppl.infer.compiled import compile_blocks, recorded_step
 from ppl.infer.descent import Descent
 from ppl.infer.kinds import kind_of
 from ppl.infer.situation import is_same, situation_of
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Programs:
-    """The programs that `SVI.compile` has made, one for each kind of arguments, as long as their situation is the same."""
+    """The programs that `SVI.compile` and `SVI.record` have made, one for each kind of arguments, as long as their situation is the same."""
 
     def __init__(self) -> None:
         self._by_kind: dict[Any, Single | Descent] = {}
@@ -28,10 +31,15 @@ class Programs:
     def __bool__(self) -> bool:
         return bool(self._by_kind)
 
-    def compile(self, svi: SVI, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Add the program for some arguments. Raises: ValueError as `SVI.compile` does."""
+    def add(self, svi: SVI, args: tuple[Any, ...], kwargs: Mapping[str, Any], caller: str, compile: bool) -> None:
+        """Add the program for some arguments, compiled or not. Raises: ValueError as `SVI.compile` and `SVI.record` do."""
         self._look_around(svi)
-        program = compile_step(svi, args, kwargs)
+        if compile:
+            with contextlib.suppress(CompileError):  # which the program's own compilation meets, too, and tells
+                operators.are_ready(start=True, wait=True)
+        program = recorded_step(svi, args, kwargs, caller)
+        if compile:
+            compile_blocks(program)
         self._situation = situation_of(svi)
         self._by_kind[kind_of(args, kwargs)] = program if isinstance(program, Descent) else Single(program)
 

@@ -185,13 +185,28 @@ class SVI:
 
         Raises: ValueError where the program cannot be captured, naming the line, or cannot be compiled.
         """
+        self._look_at_everything(args, kwargs)
+        self._programs.add(self, args, kwargs, "SVI.compile", compile=True)
+
+    def record(self, *args: Any, **kwargs: Any) -> None:
+        """Record the step for arguments of these shapes; no step is taken, and `step` does its operations from then on.
+
+        They are done one after another, without handlers and automatic differentiation, in a half to a quarter of the time:
+        at once, and without a compiler. As with `compile`, Python values are frozen and tensors are not.
+
+        Raises: ValueError where the program cannot be captured, naming the line.
+        """
+        self._look_at_everything(args, kwargs)
+        self._programs.add(self, args, kwargs, "SVI.record", compile=False)
+
+    def _look_at_everything(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """An eager look at all values before a program is recorded, which does not look; it leaves nothing behind."""
         if self._version != self.params.version:
             self.setup(*args, **kwargs)
         if not self.is_checked:
             with undone():
                 self.evaluate_loss(*args, **kwargs)
             self.is_checked = True
-        self._programs.compile(self, args, kwargs)
 
     def _forget(self) -> None:
         """Forget compiled programs."""

@@ -1,4 +1,4 @@
-"""Compiled steps one a call: the same as eager ones, whatever is changed or looked at in between."""
+"""Recorded steps one a call: the same as eager ones, whatever is changed or looked at in between."""
 
 import copy
 
@@ -8,25 +8,10 @@ import torch
 
 import ppl
 from ppl.engine.training import Blocks
-from ppl.infer import SVI, Trace_ELBO, compiled
+from ppl.infer import SVI, Trace_ELBO
 from ppl.optim import Adam, ClippedAdam, ExponentialLR, OneCycleLR
 
 ARGS = models.EFFECTS, models.ERRORS
-
-
-@pytest.fixture(autouse=True)
-def without_compiler(monkeypatch):
-    """`compile` records; the operations are done one by one."""
-
-    class Nothing:
-        def __init__(self, job, key):
-            pass
-
-        def wait(self):
-            return None
-
-    monkeypatch.setattr(compiled, "Compilation", Nothing)
-    monkeypatch.setattr(compiled, "_loaded", {})
 
 
 def pair(optim=None):
@@ -37,7 +22,7 @@ def pair(optim=None):
         svi = SVI(models.eight_schools_model, models.eight_schools_guide, optim or Adam({"lr": 0.01}))
         svi.setup(*ARGS)
         if recorded:
-            svi.compile(*ARGS)
+            svi.record(*ARGS)
         ppl.set_rng_seed(0)
         made.append(svi)
     return made
@@ -187,7 +172,7 @@ def test_compiling_changes_no_buffers():
     svi = SVI(model, lambda: None, Adam({"lr": 0.01}))
     svi.setup()
     before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
-    svi.compile()
+    svi.record()
     torch.testing.assert_close(dict(norm.named_buffers()), before, rtol=0, atol=0)
 
 
@@ -201,9 +186,9 @@ def test_baselines_that_the_first_step_makes():
 
     svi = SVI(model, guide, Adam({"lr": 0.01}))
     with pytest.raises(ValueError, match=r"running means that later steps have\. Take one step before, by svi\.step"):
-        svi.compile()
+        svi.record()
     svi.step()
-    svi.compile()
+    svi.record()
     svi.step()
 
 
@@ -232,5 +217,5 @@ def test_what_cannot_be_captured_is_an_error():
 
     svi = SVI(model, ppl.infer.autoguide.AutoNormal(model), Adam({"lr": 0.01}))
     with pytest.raises(ValueError, match=r"float\(z\)"):
-        svi.compile()
+        svi.record()
     svi.step()
