@@ -98,9 +98,8 @@ class Block(torch.nn.Module):
 
         state = (torch.zeros((), dtype=torch.int64, device=rows.device), losses, *carries)
         if job.in_place:
-            state = steps(1)(
-                *state
-            )  # the first step makes new tensors, which belong to the loop: inputs belong to others
+            # the first step makes new tensors, which belong to the loop: inputs belong to others
+            state = steps(1)(*state)
         elif job.unroll > 1:
             state = while_loop(lambda i, *_: i + job.unroll <= n, steps(job.unroll), state)
         _, losses, *after = while_loop(lambda i, *_: i < n, steps(1), state)

@@ -21,8 +21,9 @@ class Seen:
         self._version, self._known = -1 if tensor is None else _version(tensor), known
 
     def of(self, tensor: Tensor) -> Any:
-        """What is known, if this is the tensor, unchanged; else None, and for one made in inference mode, whose writes nobody counts.
+        """What is known, if this is the tensor, unchanged; else None.
 
+        So it is for tensors made in inference mode too, whose writes nobody counts.
         It is one question, because other threads may put another object of this class in its place meanwhile.
         """
         same = self._of is not None and self._of() is tensor and -1 != self._version == _version(tensor)
