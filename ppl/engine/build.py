@@ -183,17 +183,8 @@ def build(code: bytes, target: Path) -> None:
     }
     # after the counter and the losses come parameters and the optimiser's buffers, no two of which can be one tensor
     own = range(2, 2 + len(job.carries)) if isinstance(job, Job) and job.in_place else range(0)
-    with warnings.catch_warnings(), torch.no_grad(), improved(own) as generated:
+    with warnings.catch_warnings(), torch.no_grad(), improved(own):
         warnings.simplefilter("ignore")  # torch's own
-        try:
-            _compile(job, target, options)
-        except Exception:
-            if not generated.adds_atomically:
-                raise
-            _compile(job, target, options | {"cpp.threads": 1})
-
-
-def _compile(job: Job | Call, target: Path, options: dict[str, Any]) -> None:
-    graph = Block(job) if isinstance(job, Job) else Once(job)
-    exported = torch.export.export(graph, tuple(job.examples()))
-    torch._inductor.aoti_compile_and_package(exported, package_path=str(target), inductor_configs=options)
+        graph = Block(job) if isinstance(job, Job) else Once(job)
+        exported = torch.export.export(graph, tuple(job.examples()))
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(target), inductor_configs=options)

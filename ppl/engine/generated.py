@@ -9,46 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from torch._inductor import config, graph, ir
-from torch._inductor.codegen import common
+from torch._inductor.codegen import common, cpp
 from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
 from torch._inductor.virtualized import V
 
 HEADER = Path(__file__).with_name("kept.h")
 
 
-class AddsAtomically(Exception):
-    """Raised where code for several threads adds to a tensor at places that another tensor says.
+class _Wrapper(CppWrapperCpu):
+    @staticmethod
+    def create(*_: Any) -> _Wrapper:
+        return _Wrapper()  # type: ignore[no-untyped-call]  # torch's compiler has no types
 
-    In tiles of two dims torch 2.13 counts the place within the tile twice, and the code writes beyond the tensor. Code for
-    one thread does not.
-    """
-
-
-@dataclasses.dataclass
-class Generated:
-    """What was seen of the generated code."""
-
-    adds_atomically: bool = False
+    def write_header(self) -> None:
+        super().write_header()  # type: ignore[no-untyped-call]  # as above
+        if not V.graph.is_const_graph:
+            self.header.splice(HEADER.read_text())
 
 
-def _wrapper_for(seen: Generated) -> type[CppWrapperCpu]:
-    class Wrapper(CppWrapperCpu):
-        @staticmethod
-        def create(*_: Any) -> Wrapper:
-            return Wrapper()  # type: ignore[no-untyped-call]  # torch's compiler has no types
+class _Tile(cpp.CppTile2DKernel):
+    """Where several threads add to a tensor, torch 2.13 counts the place within a tile twice, and adds beside it."""
 
-        def write_header(self) -> None:
-            super().write_header()  # type: ignore[no-untyped-call]  # as above
-            if not V.graph.is_const_graph:
-                self.header.splice(HEADER.read_text())
-
-        def define_kernel(self, kernel_name: str, kernel_body: str, *rest: Any, **named: Any) -> None:
-            if "atomic_add" in kernel_body and config.cpp.threads != 1:
-                seen.adds_atomically = True
-                raise AddsAtomically
-            super().define_kernel(kernel_name, kernel_body, *rest, **named)
-
-    return Wrapper
+    def store(self, name: str, index: Any, value: Any, mode: Any = None) -> None:
+        turned: Any = self.need_vec_transpose  # torch's compiler has no types
+        shared = config.cpp.dynamic_threads or self.num_threads != 1
+        counts_twice = mode == "atomic_add" and shared and not turned(self.rename_indexing(index))
+        usual: Any = cpp.CppVecKernel if counts_twice else cpp.CppTile2DKernel
+        usual.store(self, name, index, value, mode)
 
 
 def _graph_for(own: range) -> type[graph.SubgraphLowering]:
@@ -68,17 +55,19 @@ def _graph_for(own: range) -> type[graph.SubgraphLowering]:
 
 
 @contextlib.contextmanager
-def improved(own: range = range(0)) -> Iterator[Generated]:
-    """Within, programs for the CPU keep their small tensors (see `kept.h`), and `AddsAtomically` is raised.
+def improved(own: range = range(0)) -> Iterator[None]:
+    """Within, programs for the CPU keep their small tensors (see `kept.h`), and threads that add add at the right places.
 
     Args: own, those of a loop's carries that its turns may write into, by place.
     """
     common.init_backend_registration()
-    usual, seen, usual_part = common.device_codegens["cpu"], Generated(), graph.SubgraphLowering
-    common.device_codegens["cpu"] = dataclasses.replace(usual, cpp_wrapper_codegen=_wrapper_for(seen))
+    usual, usual_part, usual_tile = common.device_codegens["cpu"], graph.SubgraphLowering, cpp.CppTile2DKernel
+    common.device_codegens["cpu"] = dataclasses.replace(usual, cpp_wrapper_codegen=_Wrapper)
     graph.SubgraphLowering = _graph_for(own)  # type: ignore[misc]  # which is what a loop's parts are made by
+    cpp.CppKernelProxy.tile2d_kernel_cls = _Tile
     try:
-        yield seen
+        yield
     finally:
         common.device_codegens["cpu"] = usual
         graph.SubgraphLowering = usual_part  # type: ignore[misc]
+        cpp.CppKernelProxy.tile2d_kernel_cls = usual_tile

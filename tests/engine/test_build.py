@@ -81,21 +81,30 @@ def test_large_parameters_are_updated_in_place(monkeypatch):
 
 
 class Adding(torch.nn.Module):
-    def forward(self, x, index):
+    """Adds a turned matrix at places that a tensor says."""
+
+    def forward(self, x, y):
         def turn(i, x):
-            return i + 1, x.index_add(0, index, x[index])
+            return i + 1, x.index_put((torch.arange(len(x)),), (y * (1 + i)).T, accumulate=True)
 
         return while_loop(lambda i, x: i < 3, turn, (torch.zeros((), dtype=torch.int64), x))
 
 
-def test_code_that_adds_atomically_is_not_compiled(tmp_path):
-    exported = torch.export.export(Adding(), (torch.ones(16, 16), torch.arange(16)))
-    with improved() as generated, pytest.raises(Exception, match="AddsAtomically"), warnings.catch_warnings():
+@pytest.mark.parametrize(("rows", "columns"), [(16, 16), (33, 20)])
+def test_several_threads_add_where_they_are_told(tmp_path, rows, columns):
+    """Torch's compiler adds beside the tensor, and memory breaks."""
+    torch.manual_seed(0)
+    x, y = torch.randn(rows, columns), torch.randn(columns, rows)
+    with improved(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own
-        torch._inductor.aoti_compile_and_package(
-            exported, package_path=str(tmp_path / "x.pt2"), inductor_configs={"cpp.threads": 2, "cpp.vec_isa_ok": True}
+        package = torch._inductor.aoti_compile_and_package(
+            torch.export.export(Adding(), (x, y)),
+            package_path=str(tmp_path / "x.pt2"),
+            inductor_configs={"cpp.threads": 2, "cpp.vec_isa_ok": True},
         )
-    assert generated.adds_atomically
+    assert package is not None
+    _, found = torch._inductor.aoti_load_package(package)(x, y)
+    torch.testing.assert_close(found, x + 6 * y.T)
 
 
 @pytest.mark.slow
