@@ -31,9 +31,7 @@ class Single:
     def step(self, arguments: Sequence[Tensor], num_steps: int, done: Callable[[Tensor], None]) -> Tensor | None:
         """Take a step; `Blocks.run` says what the arguments are, and what is returned."""
         enabled = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(
-            False
-        )  # once for all that follows, and in a sixth of the time that torch.no_grad() takes
+        torch._C._set_grad_enabled(False)  # in a sixth of the time that torch.no_grad() takes
         try:
             return self._step(arguments, num_steps, done)
         finally:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Programs:
-    """The programs that `SVI.compile` and `SVI.record` have made, one for each kind of arguments, as long as their situation is the same."""
+    """The programs that `SVI.compile` and `SVI.record` have made, one for each kind of arguments.
+
+    They serve as long as their situation is the same.
+    """
 
     def __init__(self) -> None:
         self._by_kind: dict[Any, Single | Descent] = {}
