@@ -217,7 +217,12 @@ def module(name: str, nn_module: torch.nn.Module, update_module_params: bool = F
 
 
 def set_rng_seed(rng_seed: int) -> None:
-    """Seed torch, numpy and Python's random, which makes every algorithm here repeat itself bit for bit."""
+    """Seed torch, numpy and Python's random, which makes every algorithm here repeat itself bit for bit.
+
+    One operation of torch itself does not: with several threads it adds the slopes of `table[z]`, where `z` takes 32,768 numbers
+    or more, in any order. Compiled programs add them in one order, and so does torch after
+    `torch.use_deterministic_algorithms(True)`.
+    """
     torch.manual_seed(rng_seed)
     random.seed(rng_seed)
     numpy.random.seed(rng_seed % 2**32)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch._inductor import config, graph, ir
+from torch._inductor import graph, ir
 from torch._inductor.codegen import common, cpp
 from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
 from torch._inductor.virtualized import V
@@ -27,15 +27,65 @@ class _Wrapper(CppWrapperCpu):
             self.header.splice(HEADER.read_text())
 
 
-class _Tile(cpp.CppTile2DKernel):
-    """Where several threads add to a tensor, torch 2.13 counts the place within a tile twice, and adds beside it."""
+class _Adds:
+    """A loop's body in which additions at places that a tensor says are plain ones: its loop is no other thread's.
+
+    Torch 2.13 makes them atomic, so that their order, and with it the last digits of the sum, is left to the threads; and in
+    tiles of two dims it counts the place within the tile twice, and writes beyond the tensor.
+    """
+
+    adds = False
+    num_threads: int
 
     def store(self, name: str, index: Any, value: Any, mode: Any = None) -> None:
-        turned: Any = self.need_vec_transpose  # torch's compiler has no types
-        shared = config.cpp.dynamic_threads or self.num_threads != 1
-        counts_twice = mode == "atomic_add" and shared and not turned(self.rename_indexing(index))
-        usual: Any = cpp.CppVecKernel if counts_twice else cpp.CppTile2DKernel
-        usual.store(self, name, index, value, mode)
+        usual: Any = super()
+        threads = self.num_threads
+        if mode == "atomic_add":
+            self.adds, self.num_threads = True, 1
+        usual.store(name, index, value, mode)
+        self.num_threads = threads
+
+
+class _Scalar(_Adds, cpp.CppKernel):
+    pass
+
+
+class _Vector(_Adds, cpp.CppVecKernel):
+    pass
+
+
+class _Tile(_Adds, cpp.CppTile2DKernel):
+    pass
+
+
+class _Loop(cpp.CppKernelProxy):
+    """A loop, which one thread runs if its body adds."""
+
+    kernel_cls, vec_kernel_cls, tile2d_kernel_cls = _Scalar, _Vector, _Tile
+
+    @property
+    def adds(self) -> bool:
+        return any(getattr(kernel, "adds", False) for kernel in self.kernels)
+
+    def decide_parallel_depth(self, deepest: Any, threads: int) -> Any:
+        return _depth(super().decide_parallel_depth, deepest, 1 if self.adds else threads)
+
+
+class _Loops(cpp.OuterLoopFusedKernel):
+    """Several loops within one, as `_Loop`."""
+
+    def decide_parallel_depth(self, deepest: Any, threads: int) -> Any:
+        adds = any(getattr(loop.get_kernel(), "adds", False) for loop in self.inner)
+        return _depth(super().decide_parallel_depth, deepest, 1 if adds else threads)
+
+
+def _depth(usual: Any, deepest: Any, threads: int) -> Any:
+    """How many of a loop's dims are shared out among threads: none for one thread."""
+    return usual(deepest, threads) if threads > 1 else dataclasses.replace(deepest, parallel_depth=0)
+
+
+class _Scheduling(cpp.CppScheduling):
+    kernel_proxy_cls = _Loop
 
 
 def _graph_for(own: range) -> type[graph.SubgraphLowering]:
@@ -56,18 +106,20 @@ def _graph_for(own: range) -> type[graph.SubgraphLowering]:
 
 @contextlib.contextmanager
 def improved(own: range = range(0)) -> Iterator[None]:
-    """Within, programs for the CPU keep their small tensors (see `kept.h`), and threads that add add at the right places.
+    """Within, programs for the CPU keep their small tensors (see `kept.h`), and add in order (see `_Adds`).
 
     Args: own, those of a loop's carries that its turns may write into, by place.
     """
     common.init_backend_registration()
-    usual, usual_part, usual_tile = common.device_codegens["cpu"], graph.SubgraphLowering, cpp.CppTile2DKernel
-    common.device_codegens["cpu"] = dataclasses.replace(usual, cpp_wrapper_codegen=_Wrapper)
-    graph.SubgraphLowering = _graph_for(own)  # type: ignore[misc]  # which is what a loop's parts are made by
-    cpp.CppKernelProxy.tile2d_kernel_cls = _Tile
+    usual = common.device_codegens["cpu"], graph.SubgraphLowering, cpp.OuterLoopFusedKernel
+    _use(dataclasses.replace(usual[0], scheduling=_Scheduling, cpp_wrapper_codegen=_Wrapper), _graph_for(own), _Loops)
     try:
         yield
     finally:
-        common.device_codegens["cpu"] = usual
-        graph.SubgraphLowering = usual_part  # type: ignore[misc]
-        cpp.CppKernelProxy.tile2d_kernel_cls = usual_tile
+        _use(*usual)
+
+
+def _use(cpu: common.DeviceCodegen, part: type[graph.SubgraphLowering], loops: type[cpp.OuterLoopFusedKernel]) -> None:
+    common.device_codegens["cpu"] = cpu
+    graph.SubgraphLowering = part  # type: ignore[misc]  # which is what a loop's parts are made by
+    cpp.OuterLoopFusedKernel = loops  # type: ignore[misc]

@@ -80,7 +80,7 @@ def test_large_parameters_are_updated_in_place(monkeypatch):
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-300)
 
 
-class Adding(torch.nn.Module):
+class Turned(torch.nn.Module):
     """Adds a turned matrix at places that a tensor says."""
 
     def forward(self, x, y):
@@ -90,21 +90,56 @@ class Adding(torch.nn.Module):
         return while_loop(lambda i, x: i < 3, turn, (torch.zeros((), dtype=torch.int64), x))
 
 
+class Scattered(torch.nn.Module):
+    """Adds many rows to few."""
+
+    def forward(self, x, y, places):
+        def turn(i, x):
+            return i + 1, x.index_put((places,), y * (1 + i), accumulate=True)
+
+        return while_loop(lambda i, x: i < 3, turn, (torch.zeros((), dtype=torch.int64), x))
+
+
+class Weighed(torch.nn.Module):
+    """Adds what is made by reductions, with which it shares a loop."""
+
+    def forward(self, x, y, places):
+        def turn(i, x):
+            p = torch.softmax(y * (i + 1), -1)
+            return i + 1, x.index_put((places,), p * (p * p).sum(-1, keepdim=True), accumulate=True)
+
+        return while_loop(lambda i, x: i < 3, turn, (torch.zeros((), dtype=torch.int64), x))
+
+
+def of_two_threads(module, inputs, target):
+    with improved(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own
+        package = torch._inductor.aoti_compile_and_package(
+            torch.export.export(module, inputs),
+            package_path=str(target),
+            inductor_configs={"cpp.threads": 2, "cpp.vec_isa_ok": True},
+        )
+    assert package is not None
+    return torch._inductor.aoti_load_package(package)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(16, 16), (33, 20)])
 def test_several_threads_add_where_they_are_told(tmp_path, rows, columns):
     """Torch's compiler adds beside the tensor, and memory breaks."""
     torch.manual_seed(0)
     x, y = torch.randn(rows, columns), torch.randn(columns, rows)
-    with improved(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own
-        package = torch._inductor.aoti_compile_and_package(
-            torch.export.export(Adding(), (x, y)),
-            package_path=str(tmp_path / "x.pt2"),
-            inductor_configs={"cpp.threads": 2, "cpp.vec_isa_ok": True},
-        )
-    assert package is not None
-    _, found = torch._inductor.aoti_load_package(package)(x, y)
+    _, found = of_two_threads(Turned(), (x, y), tmp_path / "x.pt2")(x, y)
     torch.testing.assert_close(found, x + 6 * y.T)
+
+
+@pytest.mark.parametrize("module", [Scattered(), Weighed()])
+def test_several_threads_add_in_the_same_order_every_time(tmp_path, module):
+    torch.manual_seed(0)
+    inputs = torch.randn(20, 19), torch.randn(1600, 19), torch.randint(20, (1600,))
+    add = of_two_threads(module, inputs, tmp_path / "x.pt2")
+    first, *others = (add(*inputs)[1] for _ in range(20))
+    assert all(torch.equal(first, other) for other in others)
+    torch.testing.assert_close(first, module(*inputs)[1])
 
 
 @pytest.mark.slow
