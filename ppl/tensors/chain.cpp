@@ -277,10 +277,14 @@ struct Chain {
     for (int64_t j = 0; j < width; j += 4) store(into + j, load(into + j) + load(&m.tops[j]));
   }
 
-  // Chains that go together: the same whatever the number of threads is, and not many groups, because each sums gradients.
+  // Chains that go together: the same whatever the number of threads is, in 2, 4, 8… groups that threads can share out evenly,
+  // and not many, because each sums gradients.
   int64_t group() const {
     if (by_chain) return 1;
-    return std::max((count + 31) / 32, std::max<int64_t>(1, 8 / rows));
+    const int64_t least = std::max((count + 31) / 32, std::max<int64_t>(1, 8 / rows));
+    int64_t groups = 1;
+    while (groups * least < count) groups *= 2;
+    return (count + groups - 1) / groups;
   }
 
   // The log weights of one row before each matrix and after all, (length + 1, width).
