@@ -54,7 +54,7 @@ class _Vector(_Adds, cpp.CppVecKernel):
     pass
 
 
-class _Tile(_Adds, cpp.CppTile2DKernel):
+class _Tile(_Vector, cpp.CppTile2DKernel):
     pass
 
 

@@ -90,6 +90,13 @@ class Turned(torch.nn.Module):
         return while_loop(lambda i, x: i < 3, turn, (torch.zeros((), dtype=torch.int64), x))
 
 
+class Summed(torch.nn.Module):
+    """Sums a turned matrix's rows."""
+
+    def forward(self, x, y):
+        return (torch.exp(y).T * x).sum(-1)
+
+
 class Scattered(torch.nn.Module):
     """Adds many rows to few."""
 
@@ -130,6 +137,14 @@ def test_several_threads_add_where_they_are_told(tmp_path, rows, columns):
     x, y = torch.randn(rows, columns), torch.randn(columns, rows)
     _, found = of_two_threads(Turned(), (x, y), tmp_path / "x.pt2")(x, y)
     torch.testing.assert_close(found, x + 6 * y.T)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(64, 48), (33, 20)])
+def test_a_turned_matrix_is_summed(tmp_path, rows, columns):
+    torch.manual_seed(0)
+    x, y = torch.randn(rows, columns), torch.randn(columns, rows)
+    found = of_two_threads(Summed(), (x, y), tmp_path / "x.pt2")(x, y)
+    torch.testing.assert_close(found, Summed()(x, y))
 
 
 @pytest.mark.parametrize("module", [Scattered(), Weighed()])
