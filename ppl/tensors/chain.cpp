@@ -284,7 +284,7 @@ struct Chain {
     const int64_t least = std::max((count + 31) / 32, std::max<int64_t>(1, 8 / rows));
     int64_t groups = 1;
     while (groups * least < count) groups *= 2;
-    return (count + groups - 1) / groups;
+    return std::max<int64_t>(1, (count + groups - 1) / groups);
   }
 
   // The log weights of one row before each matrix and after all, (length + 1, width).
