@@ -146,19 +146,20 @@ class Network:
 
         Args: weigh_masked, whether the weights of a masked choice's values sum to 1, rather than being 1 each.
         """
-        axes = self.axes()
+        sizes = [self.node(name).size for name, _ in self.axes()]
+        choices = [entry for entry in self.axes() if self.node(entry[0]).size > 1]  # torch's sums see 64 dims at most
+        axes = {entry: axis for axis, entry in enumerate(choices)}
         total = torch.zeros((1,) * len(axes), dtype=torch.float64)
         for node in self.nodes if nodes is None else nodes:
             logits = node.logits()
             for cell in self.cells(node):
                 total = total + self._entry(node, logits, cell, axes, weigh_masked)
-        sizes = [node.size for node in self.latent for _ in self.cells(node)]
-        return total.expand(sizes)
+        return total.expand([self.node(name).size for name, _ in choices]).reshape(sizes)
 
     def _entry(
         self, node: Node, logits: Tensor, cell: tuple[int, ...], axes: dict[Any, int], weigh_masked: bool = True
     ) -> Tensor:
-        """One entry's log density, with its dims on the right axes."""
+        """One entry's log density, with its dims on the right axes; what has no axis has one value."""
         ordered = sorted(node.home, reverse=True)  # the table's plates go from the left, the highest number first
         where = dict(zip(node.home, cell, strict=True))
         entry = logits[tuple(where[p] for p in ordered)]
@@ -175,9 +176,9 @@ class Network:
             names.append((node.name, cell))
             if not mask:
                 entry = torch.zeros_like(entry) - torch.tensor(float(node.size if weigh_masked else 1)).log()
-        data_parents = [i for i, name in enumerate(names) if name not in axes]
-        assert not data_parents
-        dims = [axes[name] for name in names]
+        has_axis = [name in axes for name in names]
+        entry = entry.reshape([size for size, has in zip(entry.shape, has_axis, strict=True) if has])
+        dims = [axes[name] for name in names if name in axes]
         order = sorted(range(len(dims)), key=dims.__getitem__)
         entry = entry.permute(order)
         shape = [1] * len(axes)
