@@ -88,3 +88,57 @@ def changing(change, *args, steps=40, make=fresh):
         svi = make()
         found.append(run(svi, steps, *own, compile=compile, callback=functools.partial(change, svi, own)))
     return found
+
+
+# -- what may change between two steps
+
+
+def set_lr(svi, args):
+    svi.optimizer.param_groups[0]["lr"] = 0.2
+
+
+def set_betas(svi, args):
+    svi.optimizer.param_groups[0]["betas"] = (0.5, 0.9)
+
+
+def set_param(svi, args):
+    svi.params[svi.params.keys()[0]] = torch.tensor(3.0)
+
+
+def delete_param(svi, args):
+    del svi.params[svi.params.keys()[0]]
+
+
+def reload(svi, args):
+    state = copy.deepcopy(svi.state_dict())
+    state["params"]["leaves"] = {name: leaf + 1.0 for name, leaf in state["params"]["leaves"].items()}
+    svi.load_state_dict(state)
+
+
+def add_to_data(svi, args):
+    args[0].add_(1.0)
+
+
+def other_particles(svi, args):
+    svi.loss = ppl.infer.Trace_ELBO(num_particles=2)
+
+
+def train_less(svi, args):
+    svi.trained[0][1].requires_grad_(False)
+
+
+def bound_the_gradient(svi, args):
+    svi.trained[0][1].register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+
+
+CHANGES = [
+    set_lr,
+    set_betas,
+    set_param,
+    delete_param,
+    reload,
+    add_to_data,
+    other_particles,
+    train_less,
+    bound_the_gradient,
+]
