@@ -99,6 +99,10 @@ class Bench:
                         raise
                     continue
                 tried.append(mode)
+        limit = 2 * min(mode.us for mode in tried)
+        for mode in tried:  # once more, lest a disturbance has chosen
+            if mode.us < limit:
+                mode.us = min(mode.us, self.process(system, workload, "try", mode, 0)["bulk"])
         kept = min(tried, key=lambda mode: mode.us)
         if system == "numpyro":
             kept.filling = self.process(system, workload, "compiled", kept, 0)
