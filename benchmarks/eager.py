@@ -39,7 +39,6 @@ def measure(system: str) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(1)
-    os.environ["PPL_COMPILE"] = "never"  # or a loop would go over to recorded operations
     if system == "ppl":
         import ppl as lang
         import ppl.distributions as dist

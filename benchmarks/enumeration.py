@@ -5,8 +5,8 @@
 
 Hidden Markov model: 16 states, 20 sequences of length T, 10 categorical emissions, both matrices learned through AutoDelta
 with TraceEnum_ELBO and Adam; one SVI step. "markov" is a loop over `markov(range(T))`, "scan" the vectorised statement: ours,
-a loop over `svi.step`, which goes over to recorded operations after 64 steps, without a compiler; NumPyro's, compiled (compile
-time apart). "eager" is the same scan with PPL_COMPILE=never. NumPyro 0.22's TraceEnum_ELBO gives another number for a scan than the forward
+eager; NumPyro's, compiled (compile time apart). "recorded" is the same scan after `svi.record(data)`: torch's operations one by
+one, without a compiler. NumPyro 0.22's TraceEnum_ELBO gives another number for a scan than the forward
 algorithm, its `contrib.funsor.log_density` the same: so its step is made of that. Pyro has the loop only. Mixture: 10 normal components,
 points in a plate of which 10,000 are seen a step. Each figure is the best of several steps of a process, after two to warm up.
 """
@@ -29,10 +29,10 @@ SEEN = 10_000
 WORKLOADS = {
     "hmm markov 60": ("ppl", "pyro"),
     "hmm scan 60": ("ppl", "pyro", "numpyro"),
-    "hmm eager 60": ("ppl", "pyro"),
+    "hmm recorded 60": ("ppl", "pyro"),
     "hmm markov 600": ("ppl", "pyro"),
     "hmm scan 600": ("ppl", "pyro", "numpyro"),
-    "hmm eager 600": ("ppl", "pyro"),
+    "hmm recorded 600": ("ppl", "pyro"),
     "hmm scan 6000": ("ppl", "numpyro"),
     "mixture 10000": ("ppl", "pyro", "numpyro"),
     "mixture 100000": ("ppl", "pyro", "numpyro"),
@@ -104,7 +104,8 @@ def torch_step(system: str, kind: str, size: int) -> tuple[Callable[[], float], 
         expose, data = ["tr", "em"], torch.randint(V, (size, N))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     svi = SVI(model, AutoDelta(block(model, expose=expose)), Adam({"lr": 0.01}), objective)
-    os.environ["PPL_COMPILE"] = "never" if kind == "hmm eager" else "auto"
+    if kind == "hmm recorded" and system == "ppl":
+        svi.record(data)
     return lambda: float(svi.step(data)), before
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,17 +11,6 @@ from torch import Tensor
 from ppl.engine.calls import Calls
 from ppl.engine.job import Call
 from ppl.engine.training import State, Step, uninterrupted
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a step was found to give; nothing has been changed by it yet."""
-
-    loss: Tensor
-    grads: list[Tensor]
-    state: dict[str, Tensor]
-    written: dict[int, Tensor]  # what tensors from outside become, by their numbers
-    into: dict[int, Tensor]  # these tensors
 
 
 class Gradients:
@@ -60,17 +48,6 @@ class Gradients:
 
         Returns: None where NaN came up or the arguments do not fit, and nothing has changed.
         """
-        found = self.compute(arguments)
-        if found is None:
-            return None
-        with uninterrupted(), torch.no_grad():
-            self.state.update(found.state)
-            for i, value in found.written.items():
-                found.into[i].copy_(value)
-        return found.loss, self._owned(found.grads)
-
-    def compute(self, arguments: Sequence[Tensor]) -> Found | None:
-        """The same without changing anything but the random state."""
         step = self.step
         given = step.bind(arguments)
         if given is None:
@@ -85,9 +62,12 @@ class Gradients:
             return None
         found, written = results
         known = {**values, **found, **written}
-        state = {name: known[new] for name, (_, new) in step.state.items()}
-        into = {i: values[i] for i in written}
-        return Found(known[step.loss], [known[i] for i in step.grads], state, written, into)
+        loss, grads = known[step.loss], [known[i] for i in step.grads]
+        with uninterrupted(), torch.no_grad():
+            self.state.update({name: known[new] for name, (_, new) in step.state.items()})
+            for i, value in written.items():
+                values[i].copy_(value)
+        return loss, self._owned(grads)
 
     def _owned(self, grads: list[Tensor]) -> list[Tensor]:
         """Gradients that may be written into, each laid out as its parameter is."""

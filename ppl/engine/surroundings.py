@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections import deque
@@ -12,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ppl.engine.blind_spots import blind_spots
 from ppl.engine.plain import PLAIN, Plain, are_same, held_by, hooks_of, is_same, values_of
 from ppl.engine.random_states import generator_of, global_generators
 from ppl.engine.user_code import is_users, line_that_changes, names_in
@@ -57,7 +57,6 @@ class Surroundings:
         self._plain: list[Plain] = []
         self._codes: dict[CodeType, None] = {}
         self._globals: set[tuple[int, str]] = set()
-        self._missed: list[str] = []  # what is not looked at
         self._seen: dict[int, Any] = {}  # what was visited, kept alive so that no id comes up twice
         self._common = list(global_generators().values())  # whoever looks at these does it for all functions
         for root in roots:
@@ -81,10 +80,6 @@ class Surroundings:
         """The modules among what the functions refer to."""
         return [thing for thing in self._seen.values() if isinstance(thing, torch.nn.Module)]
 
-    def unseen(self) -> list[str]:
-        """What they refer to besides, in words, of which changes or effects may go unnoticed."""
-        return [*self._missed, *blind_spots(self._seen.values(), self._codes, LARGE)]
-
     def names(self) -> set[str]:
         """The names of globals and attributes in the user's functions."""
         return {name for code in self._codes for name in names_in(code)}
@@ -102,16 +97,11 @@ class Surroundings:
     # -- walking
 
     def _visit(self, thing: Any, words: str, depth: int) -> None:
-        if isinstance(thing, PLAIN) or id(thing) in self._seen:
-            return
-        if depth > DEEPEST or len(self._seen) > MOST:
-            self._missed.append(words or f"a {type(thing).__name__}")
+        if isinstance(thing, PLAIN) or id(thing) in self._seen or depth > DEEPEST or len(self._seen) > MOST:
             return
         self._seen[id(thing)] = thing
-        try:
+        with contextlib.suppress(Exception):  # proxies and the like answer questions about themselves with any error
             self._follow(thing, words, depth)
-        except Exception:  # proxies and the like answer questions about themselves with any error
-            self._missed.append(words or f"a {type(thing).__name__}")
 
     def _follow(self, thing: Any, words: str, depth: int) -> None:
         if isinstance(thing, FunctionType):

@@ -51,7 +51,6 @@ class watch:
         self.effects: list[Effect] = []
         self.plain: list[Plain] = []  # the numbers and tensors that the programs refer to by names
         self.modules: list[torch.nn.Module] = []  # those that the programs refer to
-        self.unseen: list[str] = []  # what they refer to besides, of which changes go unnoticed
         self.surroundings: Surroundings | None = None
         self._frame: FrameType | None = None
 
@@ -59,7 +58,6 @@ class watch:
         """What would be used up by running the programs even once: iterators and open files that they refer to."""
         self.surroundings = Surroundings(*self._roots)
         self.plain, self.modules = self.surroundings.plain(), self.surroundings.modules()
-        self.unseen = self.surroundings.unseen()
         return [_of_iterator(found) for found in self.surroundings.iterators]
 
     def __enter__(self) -> Self:

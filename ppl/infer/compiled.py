@@ -88,7 +88,7 @@ class Stepper:
         Args: left, how many steps are still to come in all.
         """
         if self.compile == "never":
-            return [self._eager(args, kwargs)]
+            return [self.svi.step(*args, **kwargs)]
         self._look_around()
         way = self._way(args, kwargs)
         if not way.eager_left:
@@ -101,16 +101,12 @@ class Stepper:
                 if losses is not None:
                     return losses
         start = time.perf_counter()
-        loss = self._eager(args, kwargs)
+        loss = self.svi.step(*args, **kwargs)
         if way.eager_steps:  # the first one is not like the others
             way.eager_time += time.perf_counter() - start
         way.eager_steps += 1
         way.eager_left = max(0, way.eager_left - 1)
         return [loss]
-
-    def _eager(self, args: Args, kwargs: Kwargs) -> float:
-        with self.svi.habit.asleep():
-            return self.svi.step(*args, **kwargs)
 
     def _way(self, args: Args, kwargs: Kwargs) -> Way:
         key = kind_of(args, kwargs)

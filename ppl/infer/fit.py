@@ -87,7 +87,7 @@ def fit(
         except KeyboardInterrupt:
             interrupted = True
             if svi.num_steps - first > len(losses):  # it came between a step and its entry in the list
-                losses.append(svi.last_loss)
+                losses.append(svi._last)
         finally:
             stepper.close()
         params = {name: value.detach().clone() for name, value in svi.params.items()}

@@ -46,7 +46,7 @@ class Programs:
         self._situation = situation_of(svi)
         self._by_kind[kind_of(args, kwargs)] = program if isinstance(program, Descent) else Single(program)
 
-    def step(self, svi: SVI, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    def step(self, svi: SVI, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Take a step; whether there is a program for it, and no NaN came up."""
         self._look_around(svi)
         program = self._by_kind.get(kind_of(args, kwargs))

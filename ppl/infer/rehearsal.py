@@ -25,7 +25,6 @@ class Rehearsal:
     step: Step
     effects: list[Effect]  # what compiled steps would not do again
     plain: list[Plain]  # the numbers and tensors that model and guide refer to by names
-    unseen: list[str]  # what else they refer to, of which changes go unnoticed
 
     def changed(self) -> list[Plain]:
         """Which of these names now refer to something else, so that the recording is out of date."""
@@ -46,7 +45,7 @@ def rehearse(svi: SVI, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Rehe
 
     leaves = [leaf for _, leaf in svi.trained]
     hooks = [tuple((leaf._backward_hooks or {}).values()) for leaf in leaves]
-    seen = watch(svi.model, svi.guide, svi.loss, args, dict(kwargs), *hooks, *(active() if is_running() else ()))
+    seen = watch(svi.model, svi.guide, args, dict(kwargs), *hooks, *(active() if is_running() else ()))
     used_up = seen.look()
     if used_up:
         raise CannotCapture(describe(used_up))
@@ -57,7 +56,7 @@ def rehearse(svi: SVI, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Rehe
             raise
         except Exception as error:  # eager steps went well, and go on
             raise could_not_record(error) from error
-    return Rehearsal(step, seen.effects, seen.plain, seen.unseen)
+    return Rehearsal(step, seen.effects, seen.plain)
 
 
 def describe(effects: Sequence[Effect]) -> str:

@@ -65,7 +65,7 @@ def run(
             interrupted = True
             missing = svi.num_steps - first - len(losses)  # it came between steps and their entries in the list
             if missing:
-                losses += [svi.last_loss] if missing == 1 else stepper.unreported
+                losses += [svi._last] if missing == 1 else stepper.unreported
         finally:
             stepper.close()
         params = {name: value.detach().clone() for name, value in svi.params.items()}

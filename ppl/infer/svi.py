@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -21,7 +21,6 @@ from ppl.infer.bundles import load_bundle, write_bundle
 from ppl.infer.compiled import Compile
 from ppl.infer.elbo import ELBO, Trace_ELBO
 from ppl.infer.fit import FitResult, fit
-from ppl.infer.habit import Habit
 from ppl.infer.nan import KEPT, check_gradients, check_parameters, explain_nan
 from ppl.infer.programs import Programs
 from ppl.infer.run import SVIResult, run
@@ -74,11 +73,10 @@ class SVI:
         self.trained: list[tuple[str, Tensor]] = []  # names and leaves of what the optimiser updates
         self._pending: dict[str, Any] | None = None
         self._dtype = torch.get_default_dtype()  # of the losses
-        self.last_loss = math.nan  # the latest loss
+        self._last = math.nan  # the latest loss
         self.is_checked = False  # whether an eager step has looked at everything
         self.ways: dict[Any, Way] = {}  # how earlier runs took their steps, by the kind of arguments
-        self._programs = Programs()  # of `compile` and `record`
-        self.habit = Habit()  # of loops over `step`
+        self._programs = Programs()  # of `compile`
         self.failed: tuple[Tensor, tuple[Any, ...], dict[str, Any]] | None = None  # the latest step, if it failed
 
     @property
@@ -130,22 +128,8 @@ class SVI:
     def step(self, *args: Any, **kwargs: Any) -> float:
         """One gradient step; returns the loss before it.
 
-        A loop over it does, after 64 steps with arguments of one kind, their recorded operations: in a third to two thirds of
-        the time, with the same bits. `compile` makes machine code of them; PPL_COMPILE=never leaves every step eager.
-
         Raises: ValueError where NaN comes up, naming step, parameter or site and plate index. The parameters then
             still have their values of before the step. ValueError within torch.no_grad() or torch.inference_mode().
-        """
-        if self._programs or not self.is_ready:
-            return self.take(args, kwargs)
-        return self.habit.step(self, args, kwargs)
-
-    def take(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], look: Callable[[Tensor], None] | None = None
-    ) -> float:
-        """The same, eagerly unless there is a program by `compile` or `record`.
-
-        Args: look, called with an eager step's loss when its gradients are there, and before anything is done with them.
         """
         if not torch.is_grad_enabled():
             raise ValueError(
@@ -155,25 +139,19 @@ class SVI:
         if self._version != self.params.version:
             self.setup(*args, **kwargs)
         elif self._programs and self._programs.step(self, args, kwargs):
-            return self.last_loss
+            return self._last
         start, means = torch.get_rng_state(), self.loss.baselines.means.copy()
         try:
-            value = self._eager_step(start, args, kwargs, look)
+            value = self._eager_step(start, args, kwargs)
         except ValueError:
             self.loss.baselines.means.clear()
             self.loss.baselines.means.update(means)
-            self.failed = start, args, dict(kwargs)
+            self.failed = start, args, kwargs
             raise
         self.failed = None
         return value
 
-    def _eager_step(
-        self,
-        start: Tensor,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        look: Callable[[Tensor], None] | None,
-    ) -> float:
+    def _eager_step(self, start: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
         try:
             with self.params:
                 loss = self.loss(self.model, self.guide, *args, **kwargs)
@@ -190,8 +168,6 @@ class SVI:
             raise ValueError(explain_nan(self.num_steps, "the loss", reversed(self.loss.last_traces or ())))
         if self.optimizer is not None:
             self._backward(loss)
-            if look is not None:
-                look(loss)
             if is_validation_enabled():
                 check_gradients(self.num_steps, self.trained, value)
             searches = isinstance(self.optimizer, torch.optim.LBFGS)
@@ -199,7 +175,7 @@ class SVI:
         self.num_steps += 1
         self.is_checked = True
         self.loss.last_traces = None  # a look back is for errors; the tensors are not kept
-        self._dtype, self.last_loss = loss.dtype, value
+        self._dtype, self._last = loss.dtype, value
         return value
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -216,7 +192,7 @@ class SVI:
         """Record the step for arguments of these shapes; no step is taken, and `step` does its operations from then on.
 
         They are done one after another, without handlers and automatic differentiation, in a half to a quarter of the time:
-        at once, the optimiser's among them, and without a compiler. As with `compile`, Python values are frozen and tensors are not.
+        at once, and without a compiler. As with `compile`, Python values are frozen and tensors are not.
 
         Raises: ValueError where the program cannot be captured, naming the line.
         """
@@ -235,7 +211,6 @@ class SVI:
     def _forget(self) -> None:
         """Forget compiled programs."""
         self._programs.forget()
-        self.habit.forget()
         self.ways.clear()
 
     @property
@@ -253,10 +228,9 @@ class SVI:
     def count(self, losses: Tensor) -> None:
         """Count steps that a program has taken."""
         self.num_steps += len(losses)
-        self.failed = None
-        self._dtype, self.last_loss = losses.dtype, (losses if len(losses) == 1 else losses[-1]).item()
+        self._dtype, self._last = losses.dtype, (losses if len(losses) == 1 else losses[-1]).item()
 
-    def _again(self, start: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    def _again(self, start: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """The loss of this step once more, at other parameters but with the same draws, for a line search."""
         torch.set_rng_state(start)
         with torch.enable_grad():

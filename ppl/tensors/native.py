@@ -44,11 +44,6 @@ def is_loaded() -> bool:
     return bool(_loaded) and _enabled.get()
 
 
-def is_in_use() -> bool:
-    """Whether the operators are there, without looking for them."""
-    return bool(_loaded) and _enabled.get()
-
-
 def want() -> bool:
     """`is_loaded`, asked by somebody who has work for the operators, which is remembered."""
     _wanted.set(_enabled.get())

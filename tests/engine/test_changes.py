@@ -1,5 +1,6 @@
 """What changes between steps and between runs: recorded steps heed it as eager ones do."""
 
+import copy
 import functools
 import sys
 import threading
@@ -8,25 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from rough_runs import (
-    ARGS,
-    CHANGES,
-    X,
-    add_to_data,
-    changing,
-    close,
-    delete_param,
-    eager_losses,
-    fresh,
-    no_guide,
-    normal,
-    reload,
-    run,
-    schools,
-    set_lr,
-    set_param,
-    stubbed,
-)
+from rough_runs import ARGS, X, changing, close, eager_losses, fresh, no_guide, normal, run, schools, stubbed
 from torch.utils.data import DataLoader, Dataset
 
 import ppl
@@ -45,8 +28,59 @@ def after(step, change):
     return lambda svi, args, number, loss: change(svi, args) if number == step else None
 
 
+def set_lr(svi, args):
+    svi.optimizer.param_groups[0]["lr"] = 0.2
+
+
+def set_betas(svi, args):
+    svi.optimizer.param_groups[0]["betas"] = (0.5, 0.9)
+
+
+def set_param(svi, args):
+    svi.params[svi.params.keys()[0]] = torch.tensor(3.0)
+
+
+def delete_param(svi, args):
+    del svi.params[svi.params.keys()[0]]
+
+
+def reload(svi, args):
+    state = copy.deepcopy(svi.state_dict())
+    state["params"]["leaves"] = {name: leaf + 1.0 for name, leaf in state["params"]["leaves"].items()}
+    svi.load_state_dict(state)
+
+
+def add_to_data(svi, args):
+    args[0].add_(1.0)
+
+
+def other_particles(svi, args):
+    svi.loss = ppl.infer.Trace_ELBO(num_particles=2)
+
+
+def train_less(svi, args):
+    svi.trained[0][1].requires_grad_(False)
+
+
+def bound_the_gradient(svi, args):
+    svi.trained[0][1].register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+
+
 def bound_the_gradient_in_its_place(svi, args):
     svi.trained[0][1].register_post_accumulate_grad_hook(lambda leaf: torch.nn.utils.clip_grad_value_(leaf, 0.01))
+
+
+CHANGES = [
+    set_lr,
+    set_betas,
+    set_param,
+    delete_param,
+    reload,
+    add_to_data,
+    other_particles,
+    train_less,
+    bound_the_gradient,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)
