@@ -221,7 +221,9 @@ def set_rng_seed(rng_seed: int) -> None:
 
     One operation of torch itself does not: with several threads it adds the slopes of `table[z]`, where `z` takes 32,768 numbers
     or more, in any order. Compiled programs add them in one order, and so does torch after
-    `torch.use_deterministic_algorithms(True)`.
+    `torch.use_deterministic_algorithms(True)`. And a compiled program rounds in other places than eager steps: a long
+    `svi.run` goes over to it when the compiler is done, sooner or later, which moves last digits; `compile="always"` and
+    `"never"` repeat themselves.
     """
     torch.manual_seed(rng_seed)
     random.seed(rng_seed)

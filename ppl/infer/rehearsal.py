@@ -45,7 +45,7 @@ def rehearse(svi: SVI, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Rehe
 
     leaves = [leaf for _, leaf in svi.trained]
     hooks = [tuple((leaf._backward_hooks or {}).values()) for leaf in leaves]
-    seen = watch(svi.model, svi.guide, args, dict(kwargs), *hooks, *(active() if is_running() else ()))
+    seen = watch(svi.model, svi.guide, svi.loss, args, dict(kwargs), *hooks, *(active() if is_running() else ()))
     used_up = seen.look()
     if used_up:
         raise CannotCapture(describe(used_up))

@@ -58,6 +58,10 @@ def other_particles(svi, args):
     svi.loss = ppl.infer.Trace_ELBO(num_particles=2)
 
 
+def more_particles(svi, args):
+    svi.loss.num_particles = 2
+
+
 def train_less(svi, args):
     svi.trained[0][1].requires_grad_(False)
 
@@ -78,6 +82,7 @@ CHANGES = [
     reload,
     add_to_data,
     other_particles,
+    more_particles,
     train_less,
     bound_the_gradient,
 ]
@@ -171,6 +176,22 @@ def test_what_containers_arrays_and_modules_hold_is_heeded(change, quick):
     expected = losses("never")
     close(losses("auto"), expected)
     assert sum(n for n, _ in quick) > 30
+
+
+def test_a_loss_of_the_users_own_that_counts(quick):
+    class Annealed(ppl.infer.Trace_ELBO):
+        def __call__(self, model, guide, *args, **kwargs):
+            self._count = getattr(self, "_count", 0) + 1
+            return super().__call__(model, guide, *args, **kwargs) * min(1.0, self._count / 20)
+
+    def make():
+        svi = fresh()
+        svi.loss = Annealed()
+        return svi
+
+    with pytest.warns(UserWarning, match="changes the attribute '_count' of Annealed"):
+        close(*changing(lambda *_: None, X, make=make)[::-1])
+    assert not quick
 
 
 def double(x):
